@@ -1,0 +1,101 @@
+"""Observability middleware for LLM clients: tracing, retries, caching, token and cost accounting around any client.
+
+    from overcoat import Cache, Meter, Retry, Trace, stack
+
+    client = stack(MyClient("gpt-4o-mini"), Trace(), Cache(ttl="1h"), Retry(max_attempts=4), Meter())
+
+`client` is called as `MyClient` is. `capture()` collects the record of each call, and `tags()` attributes them.
+"""
+
+from overcoat._version import __version__
+from overcoat.client import stack
+from overcoat.errors import (
+    AttemptTimeout,
+    BudgetExceeded,
+    CircuitOpen,
+    DeadlineExceeded,
+    LLMConnectionError,
+    LLMError,
+    LLMResponseError,
+    LLMStatusError,
+    NotCached,
+    OvercoatError,
+    PolicyError,
+    PromptTemplateError,
+    RateLimited,
+    Refused,
+    StackOrderError,
+)
+from overcoat.layer import Layer, Reply, Request
+from overcoat.layers.cache import Cache
+from overcoat.layers.deadline import Deadline
+from overcoat.layers.meter import Meter
+from overcoat.layers.retry import Backoff, OnError, Retry, ServerDelay
+from overcoat.layers.timeout import Timeout
+from overcoat.layers.trace import Trace
+from overcoat.llm import (
+    LLM,
+    NOT_GIVEN,
+    ChatFormat,
+    LiteLLM,
+    LiteLLMClient,
+    LiteLLMOptions,
+    LLMClient,
+    LLMEvent,
+    LLMOptions,
+    NotGiven,
+    PromptTemplate,
+)
+from overcoat.record import Attempt, Call, Cost, Inference, Lookup, Usage, Wait, capture, tags
+
+__all__ = [
+    "LLM",
+    "NOT_GIVEN",
+    "Attempt",
+    "AttemptTimeout",
+    "Backoff",
+    "BudgetExceeded",
+    "Cache",
+    "Call",
+    "ChatFormat",
+    "CircuitOpen",
+    "Cost",
+    "Deadline",
+    "DeadlineExceeded",
+    "Inference",
+    "LLMClient",
+    "LLMConnectionError",
+    "LLMError",
+    "LLMEvent",
+    "LLMOptions",
+    "LLMResponseError",
+    "LLMStatusError",
+    "Layer",
+    "LiteLLM",
+    "LiteLLMClient",
+    "LiteLLMOptions",
+    "Lookup",
+    "Meter",
+    "NotCached",
+    "NotGiven",
+    "OnError",
+    "OvercoatError",
+    "PolicyError",
+    "PromptTemplate",
+    "PromptTemplateError",
+    "RateLimited",
+    "Refused",
+    "Reply",
+    "Request",
+    "Retry",
+    "ServerDelay",
+    "StackOrderError",
+    "Timeout",
+    "Trace",
+    "Usage",
+    "Wait",
+    "__version__",
+    "capture",
+    "stack",
+    "tags",
+]

@@ -1,0 +1,241 @@
+"""The one module that knows db-ally's `call` and its mutable `event`: the stack of layers around a client."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from copy import copy
+from typing import Any, Literal, NamedTuple, TypeVar, cast
+
+from overcoat.layer import Client, Handler, Layer, Observer, PlacedLayer, Reply, Request
+from overcoat.order import Place, check_order, place_of, position
+from overcoat.record import Attempt, Call, Usage, current_captures, current_tags
+from overcoat.recorder import record_attempts, record_calls, record_inferences
+
+C = TypeVar("C", bound=Client)
+
+
+TOKEN_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
+DETAIL_FIELDS = (
+    "cached_tokens",
+    "cache_creation_tokens",
+    "reasoning_tokens",
+    "finish_reason",
+    "response_id",
+    "response_model",
+)
+"""What a client may set on its event beyond db-ally's fields, so that it reaches the record."""
+
+
+def stack(client: C, *layers: Layer | PlacedLayer, order: Literal["canonical", "as given"] = "canonical") -> C:
+    """Return a client whose calls pass through *layers*, the first outermost, before they reach *client*.
+
+    Args:
+        client: Anything with db-ally's `async call(conversation, options, event, json_mode=False) -> str`, another
+            stack included, whose layers then lie inside these.
+        *layers: overcoat's layers, or any `async def (request, inner)`, which may stand anywhere.
+        order: "canonical" refuses orders that do harm; "as given" says that one means it.
+
+    Raises:
+        TypeError: *client* has no `call`, or a layer is not one.
+        ValueError: *order* is neither of the two.
+        StackOrderError: overcoat's layers stand in a harmful order.
+    """
+    if not callable(getattr(client, "call", None)):
+        raise TypeError(
+            f"stack(client={client!r}): expected an object with `async call(conversation, options, event, "
+            f"json_mode=False)`, but {type(client).__name__} has no method `call`"
+        )
+    for index, layer in enumerate(layers):
+        if isinstance(layer, type) or not (isinstance(layer, PlacedLayer) or callable(layer)):
+            raise TypeError(
+                f"stack(): layer {index} is {layer!r}; expected one of overcoat's layers, such as Retry(), or an "
+                f"`async def (request, inner)`"
+            )
+    if order not in ("canonical", "as given"):
+        raise ValueError(f'stack(order={order!r}): expected "canonical" or "as given"')
+    # The cast promises `call` and `model_name` only. db-ally's ABC is nominal, ours would be a second one, and a
+    # `__getattr__` that forwards the rest was rejected: it fails silently where a base class has a default.
+    return cast("C", Stack(client, layers, order))
+
+
+class Bound(NamedTuple):
+    """A layer, and what it became when it was stacked."""
+
+    layer: Layer | PlacedLayer
+    function: Layer | None
+    observer: Observer | None
+
+    @classmethod
+    def to(cls, client: Client, layer: Layer | PlacedLayer) -> Bound:
+        """Bind *layer* to *client*; a function is its own layer."""
+        if isinstance(layer, PlacedLayer):
+            return cls(layer, layer.bind(client), layer.observer(client))
+        return cls(layer, layer, None)
+
+
+class Stack:
+    """The client that `stack` makes. Its type is private to overcoat; to a checker it is the inner client's."""
+
+    __slots__ = ("_handler", "bound", "client", "innermost", "layers", "order")
+
+    def __init__(self, client: Client, layers: Sequence[Layer | PlacedLayer], order: str) -> None:
+        self.client = client
+        self.layers = tuple(layers)
+        self.order = order
+        # A stack inside a stack is opened, so that order, record and spans are those of one call. It keeps its state.
+        inner = client if isinstance(client, Stack) else None
+        self.innermost: Client = inner.innermost if inner else client
+        inside: tuple[Bound, ...] = inner.bound if inner else ()
+        if order == "canonical":
+            check_order([*layers, *(bound.layer for bound in inside)])
+        self.bound: tuple[Bound, ...] = (*(Bound.to(self.innermost, layer) for layer in layers), *inside)
+        self._handler = self._fold()
+
+    def _fold(self) -> Handler:
+        """Join the layers and the three that keep the record, from the inside out."""
+        layers = [bound.layer for bound in self.bound]
+        functions = [bound.function for bound in self.bound]
+        observers = [bound.observer for bound in self.bound if bound.observer is not None]
+        # Trace's place is that of the call's record: what stands outside it is not a part of the call.
+        first = next((index for index, layer in enumerate(layers) if place_of(layer) is Place.CALL), 0)
+        inference, attempt = (max(first, position(layers, place)) for place in (Place.INFERENCE, Place.ATTEMPT))
+        for index, recorder in (
+            (attempt, record_attempts(observers)),
+            (inference, record_inferences(observers)),
+            (first, record_calls(observers)),
+        ):
+            functions.insert(index, recorder)
+        handler = _send(self.innermost)
+        for function in reversed(functions):
+            if function is not None:
+                handler = _around(function, handler)
+        return handler
+
+    async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str:
+        """Answer *conversation*, as the inner client's `call` would, through the layers.
+
+        Raises:
+            TypeError: *conversation* is not a list of role/content dicts, or *event* has no token fields.
+        """
+        _check_conversation(conversation)
+        _check_event(event)
+        now = asyncio.get_running_loop().time()
+        call = Call(type(self.innermost).__name__, self.model_name, json_mode, current_tags(), now, time.time() - now)
+        try:
+            reply = await self._handler(Request(conversation, options, event, json_mode, call))
+        finally:
+            for captured in current_captures():
+                captured.append(call)
+        for name, value in reply.fields.items():
+            setattr(event, name, value)
+        return cast("str", reply.text)  # None where the inner client gave None, against its own signature
+
+    @property
+    def model_name(self) -> Any:
+        """The inner client's `model_name`; None where it has none."""
+        return getattr(self.innermost, "model_name", None)
+
+    def __repr__(self) -> str:
+        parts = [repr(self.client), *(_repr(layer) for layer in self.layers)]
+        if self.order != "canonical":
+            parts.append(f"order={self.order!r}")
+        return f"stack({', '.join(parts)})"
+
+
+def _around(layer: Layer, inner: Handler) -> Handler:
+    return lambda request: layer(request, inner)  # an `async def` would add a frame for each layer to every traceback
+
+
+def _send(client: Client) -> Handler:
+    """Turn *client* into the innermost handler: a copy of the event goes in, what was written to it comes out."""
+
+    async def send(request: Request) -> Reply:
+        before = dict(_attributes(request.event))
+        event = _private(request.event)
+        attempt = cast("Attempt", request.attempt)  # the recorder of attempts is always outside
+        try:
+            text = await client.call(
+                conversation=request.conversation, options=request.options, event=event, json_mode=request.json_mode
+            )
+        finally:
+            _read(event, attempt)
+        written = {
+            name: value
+            for name, value in _attributes(event).items()
+            if name not in before or (value is not before[name] and value != before[name])
+        }
+        return Reply(text, written, attempt)
+
+    return send
+
+
+def _private(event: Any) -> Any:
+    """Copy *event* one level deep, without the counts that an earlier call may have left on it."""
+    own = copy(event)
+    for name, value in _attributes(event).items():
+        if isinstance(value, (list, dict, set)) and name != "prompt":  # clients do not write prompts, and they are long
+            setattr(own, name, copy(cast("Any", value)))
+    for name in TOKEN_FIELDS:
+        setattr(own, name, None)
+    for name in DETAIL_FIELDS:
+        if getattr(own, name, None) is not None:
+            setattr(own, name, None)
+    return own
+
+
+def _attributes(event: Any) -> dict[str, Any]:
+    try:
+        return cast("dict[str, Any]", vars(event))
+    except TypeError:  # a class with __slots__
+        names = [name for kind in type(event).__mro__ for name in getattr(kind, "__slots__", ())]
+        return {name: getattr(event, name) for name in names if hasattr(event, name)}
+
+
+def _read(event: Any, attempt: Attempt) -> None:
+    """Move what the client said on *event* into the record."""
+    prompt, completion, total = (_count(event, name) for name in TOKEN_FIELDS)
+    if prompt is not None or completion is not None or total is not None:
+        attempt.usage = Usage(
+            prompt,
+            completion,
+            total,
+            _count(event, "cached_tokens"),
+            _count(event, "cache_creation_tokens"),
+            _count(event, "reasoning_tokens"),
+        )
+    attempt.finish_reason = getattr(event, "finish_reason", None)
+    attempt.response_id = getattr(event, "response_id", None)
+    attempt.response_model = getattr(event, "response_model", None)
+
+
+def _count(event: Any, name: str) -> int | None:
+    value = getattr(event, name, None)
+    return value if type(value) is int and value >= 0 else None
+
+
+def _check_conversation(conversation: Any) -> None:
+    expected = "expected a list of dicts with 'role' and 'content'"
+    if not isinstance(conversation, list):
+        raise TypeError(f"call(conversation=...): {expected}, not {type(conversation).__name__}")
+    for index, message in enumerate(cast("Sequence[Any]", conversation)):
+        # No contents: an error's text ends up in logs and spans.
+        if not isinstance(message, dict):
+            raise TypeError(f"call(conversation=...): {expected}, but message {index} is {type(message).__name__}")
+        if "role" not in message or "content" not in message:
+            keys = ", ".join(map(str, cast("Mapping[Any, Any]", message))) or "none"
+            raise TypeError(f"call(conversation=...): {expected}, but message {index} has the keys {keys}")
+
+
+def _check_event(event: Any) -> None:
+    for name in TOKEN_FIELDS:
+        if not hasattr(event, name):
+            raise TypeError(
+                f"call(event=...): expected an event with the fields {', '.join(TOKEN_FIELDS)}, such as "
+                f"LLMEvent, but {type(event).__name__} has no {name}"
+            )
+
+
+def _repr(layer: Any) -> str:
+    return repr(layer) if isinstance(layer, PlacedLayer) else getattr(layer, "__qualname__", None) or repr(layer)

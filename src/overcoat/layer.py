@@ -1,0 +1,148 @@
+"""What a layer is: a function around a call, from a request to a reply."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+
+from overcoat.order import Place
+from overcoat.record import Attempt, Call, Inference
+
+
+@runtime_checkable
+class Client(Protocol):
+    """db-ally's `LLMClient`, structurally: its arguments are Any because each client narrows them in its own way."""
+
+    async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str:
+        """Return the model's answer to *conversation*."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What a layer gets: the arguments of `call`, and the records that are being filled.
+
+    Attributes:
+        conversation: List of `{"role": ..., "content": ...}`.
+        options: The client's options, such as db-ally's `LLMOptions`.
+        event: The caller's event. Each attempt writes to a copy of it; only the winner's fields reach the original.
+        json_mode: Whether the answer must be JSON.
+        call: The record of this call.
+        inference: The record of the inference that this request is part of, inside that place.
+        attempt: The record of the attempt that this request is, inside that place.
+        deadline: When the caller stops waiting, in seconds on the event loop's clock; None where it waits for ever.
+    """
+
+    conversation: Any
+    options: Any
+    event: Any
+    json_mode: bool
+    call: Call
+    inference: Inference | None = None
+    attempt: Attempt | None = None
+    deadline: float | None = None
+
+    def replace(self, **changes: Any) -> Request:
+        """Return a copy with *changes*, for a layer that sends something else than it got."""
+        return replace(self, **changes)
+
+    def within(self, inference: Inference, attempt: Attempt | None) -> Request:
+        """Return a copy that belongs to *inference* and *attempt*; `replace` would cost three times as much."""
+        return Request(
+            self.conversation, self.options, self.event, self.json_mode, self.call, inference, attempt, self.deadline
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a layer returns.
+
+    Attributes:
+        text: The answer. Some clients return None, for an answer that was filtered; it is passed on as it is.
+        fields: What the client wrote to its copy of the event, by attribute name.
+        attempt: The record of the attempt that gave this answer; None where none was made.
+    """
+
+    text: str | None
+    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    attempt: Attempt | None = None
+
+    def replace(self, **changes: Any) -> Reply:
+        """Return a copy with *changes*, for a layer that answers something else than it got."""
+        return replace(self, **changes)
+
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+
+class Layer(Protocol):
+    """A function around a call; any `async def` of this shape is one."""
+
+    def __call__(self, request: Request, inner: Handler, /) -> Awaitable[Reply]:
+        """Answer *request*, as a rule by awaiting `inner(request)`."""
+        ...
+
+
+class Observer(Protocol):
+    """What a projection of the record must provide: spans, metrics and log lines are made by observers.
+
+    The records are `request.call`, `request.inference` and `request.attempt`. Each `*_started` is called in the context
+    of the code that it precedes, may change that context (a span becomes the current one), and returns what its
+    `*_ended` gets back. The record is complete when `*_ended` is called; *reply* is None where it ended with an error.
+    """
+
+    def call_started(self, request: Request) -> Any:
+        """Note that a call begins."""
+        ...
+
+    def call_ended(self, request: Request, reply: Reply | None, begun: Any) -> None:
+        """Note that a call is over."""
+        ...
+
+    def inference_started(self, request: Request) -> Any:
+        """Note that an inference begins."""
+        ...
+
+    def inference_ended(self, request: Request, reply: Reply | None, begun: Any) -> None:
+        """Note that an inference is over."""
+        ...
+
+    def attempt_started(self, request: Request) -> Any:
+        """Note that a request to the provider begins."""
+        ...
+
+    def attempt_ended(self, request: Request, reply: Reply | None, begun: Any) -> None:
+        """Note that a request to the provider is over."""
+        ...
+
+
+class PlacedLayer:
+    """A layer of overcoat's own: settings, which know their place and what they become when they are stacked."""
+
+    place: ClassVar[Place]
+    because: ClassVar[str]
+    """Why it stands outside what follows it in the order, as the end of "... belongs outside it: "."""
+    twice: ClassVar[str]
+    """Why it must not stand twice in one stack."""
+
+    def bind(self, client: Client) -> Layer | None:
+        """Return the function around calls to *client*, with state of its own; None where there is only an observer."""
+        raise NotImplementedError
+
+    def observer(self, client: Client) -> Observer | None:  # noqa: ARG002 - overridden by layers that observe
+        """Return what follows the record of calls to *client*."""
+        return None
+
+    def __repr__(self) -> str:
+        """Read like the code that made it: only what differs from the defaults."""
+        given = [
+            f"{each.name}={getattr(self, each.name)!r}"
+            for each in fields(cast("Any", self))
+            if each.repr and getattr(self, each.name) != _default(each)
+        ]
+        return f"{type(self).__name__}({', '.join(given)})"
+
+
+def _default(setting: Field[Any]) -> Any:
+    return setting.default_factory() if callable(setting.default_factory) else setting.default

@@ -1,0 +1,258 @@
+"""`Retry`: sends a request again after a failure that may pass, no sooner than the server asked."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, Literal, cast
+
+import tenacity
+
+from overcoat.arithmetic.backoff import after_server, full_jitter
+from overcoat.arithmetic.durations import Duration, seconds
+from overcoat.classification import Failure, Kind
+from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
+from overcoat.order import Place
+from overcoat.record import Attempt, Inference, Wait
+
+
+def _check_attempts(value: object, layer: str) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        raise ValueError(
+            f"{layer}(max_attempts={value!r}): expected a whole number of at least 1; the first attempt counts"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Full jitter: each wait is drawn evenly from 0 to `min(cap, base * 2 ** (failures - 1))`.
+
+    Attributes:
+        base: Seconds, or text such as "500ms"; 0 waits for nothing but the server.
+        cap: Seconds, or text such as "20s".
+    """
+
+    base: Duration = 0.5
+    cap: Duration = 20.0
+
+    def __post_init__(self) -> None:
+        """Check both where they were written."""
+        self.delay(1, random=0.0)
+
+    def delay(self, failures: int, *, random: float) -> float:
+        """Return the seconds to wait after so many *failures*; *random* is in [0, 1)."""
+        base = seconds(self.base, "Backoff(base=...)", zero=True)
+        return full_jitter(failures, base=base, cap=seconds(self.cap, "Backoff(cap=...)", zero=True), random=random)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerDelay:
+    """How a server's `Retry-After` and its like are followed: never undercut, and given up when too long.
+
+    Attributes:
+        max: Seconds, or text such as "30s"; a longer delay ends the call at once, and the error says so.
+        jitter: At most so much is added to the server's delay, so that those who were told the same do not come
+            back together.
+    """
+
+    max: Duration = 30.0
+    jitter: Duration = 0.5
+
+    def __post_init__(self) -> None:
+        """Check both where they were written."""
+        self.allows(self.floor(0.0, 0.0, random=0.0))
+
+    def allows(self, asked: float) -> bool:
+        """Say whether the *asked* seconds are worth waiting for."""
+        return asked <= seconds(self.max, "ServerDelay(max=...)", zero=True)
+
+    def floor(self, delay: float, asked: float, *, random: float) -> float:
+        """Return *delay*, but no less than the *asked* seconds and some jitter; *random* is in [0, 1)."""
+        jitter = seconds(self.jitter, "ServerDelay(jitter=...)", zero=True)
+        return after_server(delay, asked, jitter=jitter, random=random)
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnError:
+    """What differs for one class of failures; None takes the policy's own.
+
+    Attributes:
+        max_attempts: Of one inference, the first included, when its last failure was of this class.
+        backoff: The waits after such a failure.
+    """
+
+    max_attempts: int | None = None
+    backoff: Backoff | None = None
+
+    def __post_init__(self) -> None:
+        """Check `max_attempts` where it was written."""
+        if self.max_attempts is not None:
+            _check_attempts(self.max_attempts, "OnError")
+
+
+_ON_ERROR: Mapping[str, OnError] = {
+    "overloaded": OnError(backoff=Backoff(base=2.0, cap=60.0)),
+    "timeout": OnError(max_attempts=2),  # each one may have been billed
+    "bad_output": OnError(max_attempts=2, backoff=Backoff(base=0.0)),
+}
+
+
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Retry(PlacedLayer):
+    """Retry failures of transport and provider; never what cannot succeed, such as an exhausted quota or a bad request.
+
+    Which failures those are is in the table of `overcoat.errors`. The caller gets the last real error, its type
+    unchanged, with a note that says why there was no further attempt, and the records of all attempts as `.attempts`.
+
+    Attributes:
+        max_attempts: Of one inference, the first included.
+        backoff: The waits between them.
+        server_delay: What becomes of a delay that the server asks for.
+        errors: What differs by class of failure ("rate_limited", "overloaded", "server_error", "timeout",
+            "connection", "bad_output"). Where it does not say: two attempts after a timeout, which may have been
+            billed, two after bad output, without a wait, and a base of 2 s for an overloaded provider.
+        random: Draws from [0, 1), for the jitter.
+    """
+
+    place: ClassVar[Place] = Place.RETRY
+    because: ClassVar[str] = "its waits and repetitions must lie inside what is counted, cached and bounded once"
+    twice: ClassVar[str] = "the attempts of the two would multiply"
+
+    max_attempts: int = 3
+    backoff: Backoff = field(default_factory=Backoff)
+    server_delay: ServerDelay = field(default_factory=ServerDelay)
+    errors: Mapping[str, OnError] = field(default_factory=dict[str, OnError], hash=False)
+    random: Callable[[], float] = field(default=random.random, repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the settings where they were written."""
+        _check_attempts(self.max_attempts, "Retry")
+        kinds = [kind.value for kind in Kind]
+        for name in self.errors:
+            if name not in kinds:
+                raise ValueError(f"Retry(errors={{{name!r}: ...}}): expected one of {', '.join(kinds)}")
+
+    def bind(self, client: Client) -> _Retrying:  # noqa: ARG002 - the same for all clients
+        """Return the function that retries."""
+        return _Retrying(self)
+
+
+class _Retrying:
+    def __init__(self, policy: Retry) -> None:
+        self._policy = policy
+        self._errors = {**_ON_ERROR, **policy.errors}
+
+    async def __call__(self, request: Request, inner: Handler) -> Reply:
+        # The first attempt runs bare, and tenacity is entered only on failure: it costs 80 times what this does.
+        try:
+            return await inner(request)
+        except Exception as error:  # noqa: BLE001 - judged below, outside: an attempt begun in an except block would be blamed for what is handled there
+            failed = error
+        return await _Repetition(self._policy, self._errors, request, inner, failed).run()
+
+
+class _Repetition:
+    """The further attempts of one inference, whose first one *failed*."""
+
+    def __init__(
+        self, policy: Retry, errors: Mapping[str, OnError], request: Request, inner: Handler, failed: Exception
+    ) -> None:
+        self._policy = policy
+        self._errors = errors
+        self._request = request
+        self._inner = inner
+        self._replay: Exception | None = failed
+        self._source: Literal["policy", "server"] = "policy"
+        self._inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
+        self._gave_up: str | None = None
+
+    async def run(self) -> Reply:
+        retrying = tenacity.AsyncRetrying(
+            retry=self._may_retry, wait=self._wait, stop=self._stop, sleep=self._sleep, reraise=True
+        )
+        try:
+            return await retrying(self._attempt)
+        except Exception as error:
+            self._explain(error)
+            raise
+        finally:
+            self._replay = None
+
+    async def _attempt(self) -> Reply:
+        if self._replay is not None:
+            replayed, self._replay = self._replay, None
+            raise replayed
+        return await self._inner(self._request)
+
+    def _may_retry(self, state: tenacity.RetryCallState) -> bool:
+        failure = self._failure(state)
+        if failure is None:
+            return False
+        if not failure.retryable:
+            self._gave_up = "non_retryable"
+        return failure.retryable
+
+    def _wait(self, state: tenacity.RetryCallState) -> float:
+        policy, failure = self._policy, cast("Failure", self._failure(state))
+        particular = self._errors.get(failure.kind.value, OnError())
+        delay = (particular.backoff or policy.backoff).delay(state.attempt_number, random=policy.random())
+        self._source = "policy"
+        if failure.retry_after is not None:
+            floored = policy.server_delay.floor(delay, failure.retry_after, random=policy.random())
+            self._source = "server" if floored > delay else "policy"
+            delay = floored
+        self._gave_up = self._reason(state.attempt_number, particular, failure, delay)
+        return delay
+
+    def _reason(self, attempts: int, particular: OnError, failure: Failure, delay: float) -> str | None:
+        policy, deadline = self._policy, self._request.deadline
+        if attempts >= min(policy.max_attempts, particular.max_attempts or policy.max_attempts):
+            return "attempts"
+        if failure.retry_after is not None and not policy.server_delay.allows(failure.retry_after):
+            return "server_delay"
+        if deadline is not None and asyncio.get_running_loop().time() + delay >= deadline:
+            return "deadline"
+        return None
+
+    def _stop(self, state: tenacity.RetryCallState) -> bool:  # noqa: ARG002 - tenacity asks for the wait first
+        return self._gave_up is not None
+
+    async def _sleep(self, delay: float) -> None:
+        clock = asyncio.get_running_loop().time
+        number = len(self._inference.attempts) + 1
+        wait = Wait("backoff", self._source, delay, number, clock())
+        self._inference.waits.append(wait)
+        try:
+            await asyncio.sleep(delay)
+        finally:
+            wait.ended = clock()
+
+    def _failure(self, state: tenacity.RetryCallState) -> Failure | None:
+        error = state.outcome.exception() if state.outcome else None
+        # Anything but an Exception is a cancellation of some kind, and always passes.
+        return self._request.call.classify(error) if isinstance(error, Exception) else None
+
+    def _explain(self, error: Exception) -> None:
+        inference, reason = self._inference, self._gave_up or "non_retryable"
+        inference.gave_up = reason
+        if not inference.attempts:
+            return  # refused before anything was sent; there is nothing to tell
+        failure = self._request.call.classify(error)
+        details = f", the server asked for {failure.retry_after:g} s" if failure.retry_after is not None else ""
+        count = len(inference.attempts)
+        error.add_note(
+            f"overcoat: gave up after {count} {'attempt' if count == 1 else 'attempts'}"
+            f" ({failure.kind.value}; {_REASONS[reason]}{details})"
+        )
+        attempts: tuple[Attempt, ...] = tuple(inference.attempts)
+        error.attempts = attempts  # type: ignore[attr-defined]  # the contract: the caller's error, plus its history
+
+
+_REASONS = {
+    "attempts": "no attempts left",
+    "deadline": "the next attempt would begin after the deadline",
+    "non_retryable": "never retried",
+    "server_delay": "longer than server_delay.max",
+}

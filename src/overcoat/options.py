@@ -1,0 +1,38 @@
+"""Reads the options of any client: db-ally's dataclasses, or a mapping."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, cast
+
+TRANSPORT = frozenset({"timeout"})
+"""Options that change how a request travels, but not what is asked."""
+
+
+class Uncacheable(ValueError):
+    """A part of a request has no unambiguous encoding; the message names the part, never its value."""
+
+
+def given_options(options: Any) -> dict[str, Any]:
+    """Return the options that were given, by name: all fields of a dataclass, or a mapping's items.
+
+    None and db-ally's NOT_GIVEN both mean "not given" to a client, and are left out, as is how a request travels.
+    Integral floats become integers, so that 0 and 0.0 are the same temperature.
+
+    Raises:
+        Uncacheable: *options* is of a kind whose fields cannot be listed.
+    """
+    if options is None:
+        return {}
+    if dataclasses.is_dataclass(options):
+        items = [(field.name, getattr(options, field.name)) for field in dataclasses.fields(options)]
+    elif isinstance(options, Mapping):
+        items = list(cast("Mapping[str, Any]", options).items())
+    else:
+        raise Uncacheable(f"options of type {type(options).__qualname__} are neither a dataclass nor a mapping")
+    return {
+        name: int(value) if isinstance(value, float) and value.is_integer() else value
+        for name, value in items
+        if value is not None and type(value).__name__ != "NotGiven" and name not in TRANSPORT
+    }

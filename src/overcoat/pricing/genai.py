@@ -1,0 +1,78 @@
+"""Rates from genai-prices, which knows dates and tiers and never calls an unknown model free."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+from overcoat.models import parse_model
+from overcoat.pricing.rates import Rates, Tier
+
+if TYPE_CHECKING:
+    from genai_prices.types import ModelPrice
+
+# OpenTelemetry's provider names, where genai-prices has others.
+_PROVIDERS = {
+    "aws.bedrock": "aws",
+    "azure.ai.inference": "azure",
+    "azure.ai.openai": "azure",
+    "gcp.gemini": "google",
+    "gcp.vertex_ai": "google",
+    "mistral_ai": "mistral",
+    "moonshot_ai": "moonshotai",
+    "x_ai": "x-ai",
+    "together_ai": "together",
+    "fireworks_ai": "fireworks",
+}
+
+_MILLION = Decimal(1_000_000)
+
+
+def rates(model: str, now: float) -> Rates | None:
+    """Return what *model* costs at *now* (Unix time, seconds); None where it is unknown.
+
+    The first call imports genai-prices, which takes about half a second and 66 MiB: call it off the event loop.
+    """
+    import genai_prices  # noqa: PLC0415 - see above: `import overcoat` stays light
+    from genai_prices.types import Usage  # noqa: PLC0415
+
+    provider, name = parse_model(model)
+    when = datetime.fromtimestamp(now, UTC)
+    known = _PROVIDERS.get(provider, provider) if provider else None
+    try:
+        found = genai_prices.calc_price(Usage(), name, provider_id=known, genai_request_timestamp=when)
+    except LookupError:
+        return None
+    return _flat(found.model_price, f"genai-prices {genai_prices.__version__}")
+
+
+def _flat(price: ModelPrice, source: str) -> Rates | None:
+    """Turn prices a million tokens with tiers of their own into flat rates a token, tier by tier."""
+    parts: dict[str, Any] = {
+        "input": getattr(price, "input_mtok", None),
+        "output": getattr(price, "output_mtok", None),
+        "cache_read": getattr(price, "cache_read_mtok", None),
+        "cache_creation": getattr(price, "cache_write_mtok", None),
+        "reasoning": getattr(price, "output_reasoning_mtok", None),
+    }
+    if parts["input"] is None and parts["output"] is None:
+        return None  # priced by the hour or the page: not by what a chat reports
+    starts = {0} | {tier.start for part in parts.values() for tier in getattr(part, "tiers", ())}
+    tiers = tuple(
+        Tier(start, **{name: _a_token(part, start) for name, part in parts.items()}) for start in sorted(starts)
+    )
+    per_thousand = getattr(price, "requests_kcount", None)
+    return Rates(tiers, source, Decimal(0) if per_thousand is None else per_thousand / 1000)
+
+
+def _a_token(part: Any, start: int) -> Decimal | None:
+    if part is None:
+        return None
+    if isinstance(part, Decimal):
+        return part / _MILLION
+    rate: Decimal = part.base
+    for tier in part.tiers:
+        if start >= tier.start:
+            rate = tier.price
+    return rate / _MILLION

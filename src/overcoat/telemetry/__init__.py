@@ -1,0 +1,20 @@
+"""The record as OpenTelemetry has it: spans, metrics, and what an application sets up to see them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from overcoat.telemetry.setup import Telemetry as Telemetry
+    from overcoat.telemetry.setup import setup as setup
+
+__all__ = ["Telemetry", "setup"]
+
+
+def __getattr__(name: str) -> Any:
+    # The SDK and the exporters are loaded by applications that set telemetry up, not by every import of a layer.
+    if name in __all__:
+        from overcoat.telemetry import setup as module  # noqa: PLC0415
+
+        return getattr(module, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

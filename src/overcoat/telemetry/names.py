@@ -1,0 +1,85 @@
+"""Every span, attribute and metric name that overcoat emits.
+
+`gen_ai.*`, `server.*`, `error.*` and `http.*` are those of OpenTelemetry's semantic conventions 1.41; what they lack is
+under `overcoat.`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+SCHEMA_URL: Final = "https://opentelemetry.io/schemas/1.41.0"
+
+# Spans. That of an inference is named "chat {gen_ai.request.model}" by the conventions.
+SPAN_CALL: Final = "overcoat.call"
+SPAN_CACHE: Final = "cache.get"
+SPAN_ATTEMPT: Final = "attempt"
+SPAN_BACKOFF: Final = "backoff"
+OPERATION_CHAT: Final = "chat"
+
+# Attributes of the conventions.
+OPERATION_NAME: Final = "gen_ai.operation.name"
+PROVIDER_NAME: Final = "gen_ai.provider.name"
+REQUEST_MODEL: Final = "gen_ai.request.model"
+RESPONSE_MODEL: Final = "gen_ai.response.model"
+RESPONSE_ID: Final = "gen_ai.response.id"
+FINISH_REASONS: Final = "gen_ai.response.finish_reasons"
+OUTPUT_TYPE: Final = "gen_ai.output.type"
+INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
+OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
+CACHE_READ_INPUT_TOKENS: Final = "gen_ai.usage.cache_read.input_tokens"
+CACHE_CREATION_INPUT_TOKENS: Final = "gen_ai.usage.cache_creation.input_tokens"
+REASONING_OUTPUT_TOKENS: Final = "gen_ai.usage.reasoning.output_tokens"
+TOKEN_TYPE: Final = "gen_ai.token.type"  # noqa: S105 - a kind of token, not a secret
+SERVER_ADDRESS: Final = "server.address"
+SERVER_PORT: Final = "server.port"
+ERROR_TYPE: Final = "error.type"
+HTTP_STATUS: Final = "http.response.status_code"
+HTTP_RESEND_COUNT: Final = "http.request.resend_count"
+
+# Options of a request, by the name that clients give them; the conventions' type beside it.
+REQUEST_OPTIONS: Final = {
+    "frequency_penalty": ("gen_ai.request.frequency_penalty", float),
+    "max_tokens": ("gen_ai.request.max_tokens", int),
+    "n": ("gen_ai.request.choice.count", int),
+    "presence_penalty": ("gen_ai.request.presence_penalty", float),
+    "seed": ("gen_ai.request.seed", int),
+    "temperature": ("gen_ai.request.temperature", float),
+    "top_k": ("gen_ai.request.top_k", float),
+    "top_p": ("gen_ai.request.top_p", float),
+}
+STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
+
+# Attributes of our own, on the call span unless it says otherwise.
+CALL_ID: Final = "overcoat.call.id"
+MODEL: Final = "overcoat.model"
+OUTCOME: Final = "overcoat.outcome"
+ATTEMPTS: Final = "overcoat.attempts"
+RETRIED: Final = "overcoat.retried"
+GAVE_UP: Final = "overcoat.gave_up"
+CACHE_RESULT: Final = "overcoat.cache.result"  # and on cache.get
+CACHE_REASON: Final = "overcoat.cache.reason"
+CACHE_AGE: Final = "overcoat.cache.age"  # on cache.get: seconds
+COST: Final = "overcoat.cost.usd"  # and on chat: that inference's
+COST_SAVED: Final = "overcoat.cost.saved_usd"
+COST_WASTED: Final = "overcoat.cost.wasted_usd"
+COST_TIER: Final = "overcoat.cost.tier"
+COST_KIND: Final = "overcoat.cost.kind"  # of the metric: billed, saved, wasted
+TAG: Final = "overcoat.tag."
+ATTEMPT_NUMBER: Final = "overcoat.attempt.number"  # on attempt
+RETRY_DELAY: Final = "overcoat.retry.delay"  # on backoff: seconds that were asked for
+RETRY_SOURCE: Final = "overcoat.retry.delay_source"  # on backoff: policy, server
+
+# Metrics of the conventions, with their bucket bounds.
+OPERATION_DURATION: Final = "gen_ai.client.operation.duration"
+TOKEN_USAGE: Final = "gen_ai.client.token.usage"  # noqa: S105
+DURATION_BOUNDS: Final = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+TOKEN_BOUNDS: Final = tuple(4.0**power for power in range(14))
+
+# Metrics of our own. Their units make Prometheus names without ratios or repetitions.
+METRIC_CALLS: Final = "overcoat.calls"
+METRIC_ATTEMPTS: Final = "overcoat.attempts"
+METRIC_WAITED: Final = "overcoat.wait.time"
+METRIC_CACHE: Final = "overcoat.cache.requests"
+METRIC_COST: Final = "overcoat.cost"
+METRIC_UNPRICED: Final = "overcoat.cost.unknown"

@@ -7,6 +7,8 @@
 `client` is called as `MyClient` is. `capture()` collects the record of each call, and `tags()` attributes them.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from overcoat._version import __version__
 from overcoat.client import stack
 from overcoat.errors import (
@@ -27,7 +29,6 @@ from overcoat.errors import (
     StackOrderError,
 )
 from overcoat.layer import Layer, Reply, Request
-from overcoat.layers.cache import Cache
 from overcoat.layers.deadline import Deadline
 from overcoat.layers.meter import Meter
 from overcoat.layers.retry import Backoff, OnError, Retry, ServerDelay
@@ -47,6 +48,9 @@ from overcoat.llm import (
     PromptTemplate,
 )
 from overcoat.record import Attempt, Call, Cost, Inference, Lookup, Usage, Wait, capture, tags
+
+if TYPE_CHECKING:
+    from overcoat.layers.cache import Cache
 
 __all__ = [
     "LLM",
@@ -99,3 +103,12 @@ __all__ = [
     "stack",
     "tags",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Its keys and envelopes are encoded by msgspec, which those who do not cache need not load.
+    if name == "Cache":
+        from overcoat.layers.cache import Cache  # noqa: PLC0415
+
+        return Cache
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -14,8 +14,8 @@ from overcoat.record import Attempt, Call, Inference
 class Client(Protocol):
     """db-ally's `LLMClient`, structurally: its arguments are Any because each client narrows them in its own way."""
 
-    async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str:
-        """Return the model's answer to *conversation*."""
+    async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str | None:
+        """Return the model's answer to *conversation*; None where it was filtered, as db-ally's own client does."""
         ...
 
 

@@ -14,6 +14,9 @@ from overcoat.record import Attempt, Call, Inference
 
 logger = logging.getLogger("overcoat")
 
+_TIMER_SLACK = 1e-6
+"""Seconds: a loop runs a timer early by up to its clock's resolution."""
+
 
 def record_calls(observers: Sequence[Observer]) -> Layer:
     """Return the layer that completes the `Call` record and tells *observers*."""
@@ -27,7 +30,7 @@ def record_calls(observers: Sequence[Observer]) -> Layer:
             reply = await inner(request)
             call.outcome = "ok"
         except BaseException as error:
-            kind = _fail(call, call, error).kind
+            kind = _fail(call, request, error, clock()).kind
             call.outcome = "cancelled" if kind is Kind.CANCELLED else "refused" if kind is Kind.REFUSED else "error"
             raise
         else:
@@ -55,7 +58,7 @@ def record_inferences(observers: Sequence[Observer]) -> Layer:
         try:
             reply = await inner(request)
         except BaseException as error:
-            _fail(inference, call, error)
+            _fail(inference, request, error, clock())
             raise
         else:
             return reply
@@ -71,7 +74,6 @@ def record_attempts(observers: Sequence[Observer]) -> Layer:
     """Return the layer that adds an `Attempt` to the inference and tells *observers*."""
 
     async def record_attempt(request: Request, inner: Handler) -> Reply:
-        call = request.call
         inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
         clock = asyncio.get_running_loop().time
         # What is being handled already is not the attempt's doing, though Python will chain its error to it.
@@ -86,7 +88,7 @@ def record_attempts(observers: Sequence[Observer]) -> Layer:
         try:
             reply = await inner(request)
         except BaseException as error:
-            _fail(attempt, call, error, ambient)
+            _fail(attempt, request, error, clock(), ambient)
             raise
         else:
             return reply
@@ -99,9 +101,16 @@ def record_attempts(observers: Sequence[Observer]) -> Layer:
 
 
 def _fail(
-    record: Call | Inference | Attempt, call: Call, error: BaseException, ambient: BaseException | None = None
+    record: Call | Inference | Attempt,
+    request: Request,
+    error: BaseException,
+    now: float,
+    ambient: BaseException | None = None,
 ) -> Failure:
-    record.failure = failure = call.classify(error, ambient)
+    failure = request.call.classify(error, ambient)
+    if failure.kind is Kind.CANCELLED and request.deadline is not None and now >= request.deadline - _TIMER_SLACK:
+        failure = Failure(Kind.DEADLINE_EXCEEDED)  # it was the deadline's timer that cancelled, not the caller
+    record.failure = failure
     # The kinds are a closed set; of an exception that nobody knows, its class is the best that can be said.
     record.error_type = failure.kind.value if failure.kind is not Kind.UNKNOWN else type(error).__qualname__
     return failure

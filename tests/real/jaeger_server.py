@@ -7,7 +7,7 @@ import shutil
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,7 +125,7 @@ def find_binary() -> Path | None:
 
 
 @contextmanager
-def running_jaeger(binary: Path, folder: Path) -> Iterator[Jaeger]:
+def running_jaeger(binary: Path, folder: Path) -> Generator[Jaeger]:
     """Run a Jaeger that keeps its traces in memory, with its configuration and log in `folder`."""
     config = folder / "jaeger.yaml"
     config.write_text(_CONFIG)

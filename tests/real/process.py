@@ -3,7 +3,7 @@
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -23,7 +23,7 @@ def poll(look: Callable[[], T | None], *, seconds: float) -> T | None:
 
 
 @contextmanager
-def running(command: Sequence[str | Path], log: Path, *, ready: str, seconds: float = 30) -> Iterator[str]:
+def running(command: Sequence[str | Path], log: Path, *, ready: str, seconds: float = 30) -> Generator[str]:
     """Run `command` with its output in the file `log`, and end it on leaving.
 
     Yields:

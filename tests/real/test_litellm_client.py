@@ -187,9 +187,10 @@ def test_options_and_json_mode_arrive_and_nothing_else(provider):
 
 def test_db_allys_mark_on_examples_stays_at_home(provider):
     """A strict provider refuses a message with a field that it does not know."""
-    marked = [{**message, "is_example": False} for message in CHAT]
+    named = [{**message, "name": "Ann"} for message in CHAT]
+    marked = [{**message, "is_example": False} for message in named]
     asyncio.run(client(provider).call(marked, LiteLLMOptions(), event()))
-    assert provider.requests[0].body["messages"] == CHAT
+    assert provider.requests[0].body["messages"] == named
     assert marked[0]["is_example"] is False
 
 
@@ -204,6 +205,7 @@ STATUSES = [
     *[(OPENAI, error(status), status) for status in (400, 401, 402, 403, 404, 409, 413, 422, 429, 500, 502, 503, 529)],
     *[(ANTHROPIC, anthropic_error(status), status) for status in (400, 401, 402, 403, 404, 413, 429, 500, 529)],
     (OPENAI, error_body_with_200(), 502),
+    (OPENAI, raw(body={"error": {"message": "Odd.", "code": "429"}}), 429),
 ]
 
 
@@ -289,6 +291,21 @@ def test_an_option_that_the_model_does_not_take_is_a_status_error_without_a_requ
     assert len(provider) == 0
 
 
+def test_a_refusal_by_litellm_is_no_unreadable_answer(provider, litellm, monkeypatch):
+    """It refuses some requests itself, because of an exception in its own preparations."""
+
+    async def refuse(**kwargs):
+        try:
+            return {}["image"]
+        except KeyError as error:
+            raise litellm.BadRequestError("no such image", model="m", llm_provider="p") from error
+
+    monkeypatch.setattr(litellm, "acompletion", refuse)
+    with pytest.raises(LLMStatusError) as raised:
+        ask(provider)
+    assert raised.value.status_code == 400
+
+
 def test_an_exception_that_is_being_handled_already_is_no_cause(provider):
     """As in a fallback; its KeyError must not be taken for litellm's failure to read the answer."""
     provider.script(raw(body={"error": {"message": "Odd.", "code": 500}}))
@@ -315,7 +332,11 @@ def test_a_missing_key_is_a_status_error_without_a_request(provider):
 @pytest.mark.parametrize(
     ("model", "step"),
     [
-        *[(model, step) for model, step, status in STATUSES if status not in (402, 403, 409, 413, 529)],
+        *[
+            (model, step)
+            for model, step, status in STATUSES
+            if status not in (402, 403, 409, 413, 529) and step.status != 200
+        ],
         (OPENAI, slow(30)),
         (ANTHROPIC, slow(30)),
     ],

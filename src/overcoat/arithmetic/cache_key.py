@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -19,9 +19,8 @@ _encode = msgspec.msgpack.Encoder(order="deterministic").encode
 
 def client_identity(client: Any) -> tuple[Any, ...]:
     """Return what all requests through *client* share, to be compared and given to `scope_of`: it holds the API key."""
-    kind: Any = type(client)
     return (
-        kind,
+        cast("Any", type(client)),
         getattr(client, "model_name", None),
         getattr(client, "base_url", None),
         getattr(client, "api_version", None),

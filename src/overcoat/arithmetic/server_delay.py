@@ -4,7 +4,6 @@ import math
 import re
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 
 _LONGEST = 64  # characters; no real value comes near it, and it keeps every number finite
 _NUMBER = re.compile(r"\d+(?:\.\d*)?", re.ASCII)
@@ -75,6 +74,8 @@ def _duration(text: str | None) -> float | None:
 def _http_date(text: str | None) -> float | None:
     if not text or len(text) > _LONGEST:
         return None
+    from email.utils import parsedate_to_datetime  # noqa: PLC0415 - 5 ms, for a header that few servers send
+
     try:
         moment = parsedate_to_datetime(text)
     except (ValueError, OverflowError):  # the second for an absurd time zone

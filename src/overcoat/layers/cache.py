@@ -90,7 +90,7 @@ class _Caching:
             flight = self._flights.get((loop, key))  # another may have begun while the store was asked
         if flight is None:
             lookup.result = "miss"
-            flight = self._flights[loop, key] = _Flight(call)
+            flight = self._flights[loop, key] = _Flight(call, loop)
             flight.task = loop.create_task(self._fly(flight, key, request, inner))
         else:
             lookup.result = "coalesced"
@@ -162,30 +162,29 @@ class _Caching:
         flight.waiters[landed] = call
         try:
             return await landed
-        except asyncio.CancelledError:
+        except BaseException as error:
             del flight.waiters[landed]
             if not flight.landed and not flight.waiters and flight.task is not None:
                 self._forget(key, flight)  # who comes now must not share what is being cancelled
                 flight.task.cancel()
-                try:
+                call.inferences.extend(flight.call.inferences)  # they are completed while we wait
+                if not isinstance(error, GeneratorExit):  # which allows no waiting
                     await asyncio.wait([flight.task])  # nothing may outlive the call that nobody else shares
-                finally:
-                    call.inferences.extend(flight.call.inferences)
             raise
 
     def _forget(self, key: str, flight: _Flight) -> None:
-        place = (asyncio.get_running_loop(), key)
-        if self._flights.get(place) is flight:
-            del self._flights[place]
+        if self._flights.get((flight.loop, key)) is flight:
+            del self._flights[flight.loop, key]
 
 
 class _Flight:
     """One inference that several calls wait for."""
 
-    __slots__ = ("call", "landed", "leader", "task", "unfit", "waiters")
+    __slots__ = ("call", "landed", "leader", "loop", "task", "unfit", "waiters")
 
-    def __init__(self, leader: Call) -> None:
+    def __init__(self, leader: Call, loop: asyncio.AbstractEventLoop) -> None:
         self.leader = leader
+        self.loop = loop
         # A record of its own: the leader may be gone, and its record closed, before the inference ends.
         self.call = leader.fork()
         self.waiters: dict[asyncio.Future[Reply], Call] = {}

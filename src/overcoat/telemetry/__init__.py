@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from overcoat.telemetry.setup import Telemetry as Telemetry
-    from overcoat.telemetry.setup import setup as setup
+    from overcoat.telemetry.providers import Telemetry as Telemetry
+    from overcoat.telemetry.providers import setup as setup
 
 __all__ = ["Telemetry", "setup"]
 
@@ -14,7 +14,7 @@ __all__ = ["Telemetry", "setup"]
 def __getattr__(name: str) -> Any:
     # The SDK and the exporters are loaded by applications that set telemetry up, not by every import of a layer.
     if name in __all__:
-        from overcoat.telemetry import setup as module  # noqa: PLC0415
+        from overcoat.telemetry import providers  # noqa: PLC0415
 
-        return getattr(module, name)
+        return getattr(providers, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

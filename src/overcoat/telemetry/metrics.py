@@ -41,14 +41,18 @@ class Metrics:
         self._attempts: dict[Labels, int] = defaultdict(int)
         self._waited: dict[Labels, float] = defaultdict(float)
         self._cache: dict[Labels, int] = defaultdict(int)
-        self._cost: dict[Labels, Decimal] = defaultdict(Decimal)
+        self._billed: dict[Labels, Decimal] = defaultdict(Decimal)
+        self._saved: dict[Labels, Decimal] = defaultdict(Decimal)
+        self._wasted: dict[Labels, Decimal] = defaultdict(Decimal)
         self._unpriced: dict[Labels, int] = defaultdict(int)
         for name, unit, sums, description in (
             (names.METRIC_CALLS, "{call}", self._calls, "Calls, by how they ended."),
             (names.METRIC_ATTEMPTS, "{attempt}", self._attempts, "Requests sent to providers, by how they ended."),
             (names.METRIC_WAITED, "s", self._waited, "Time waited before attempts, by whose idea it was."),
             (names.METRIC_CACHE, "{request}", self._cache, "What the cache did."),
-            (names.METRIC_COST, "USD", self._cost, "Cost: billed by providers, of which wasted; and saved by caches."),
+            (names.METRIC_COST_BILLED, "USD", self._billed, "What providers charge."),
+            (names.METRIC_COST_SAVED, "USD", self._saved, "What answers from the cache would have cost."),
+            (names.METRIC_COST_WASTED, "USD", self._wasted, "The part of what is billed that bought no answer."),
             (names.METRIC_UNPRICED, "{call}", self._unpriced, "Calls whose cost is unknown."),
         ):
             meter.create_observable_counter(name, [_observe(sums)], unit=unit, description=description)
@@ -59,7 +63,8 @@ class Metrics:
         self._calls[model, (names.OUTCOME, call.outcome or "unknown")] += 1
         for inference in call.inferences:
             for attempt in inference.attempts:
-                self._attempts[model, (names.ERROR_TYPE, attempt.error_type or "")] += 1
+                error = () if attempt.error_type is None else ((names.ERROR_TYPE, attempt.error_type),)
+                self._attempts[model, *error] += 1
             for wait in inference.waits:
                 self._waited[model, (names.RETRY_SOURCE, wait.source)] += wait.duration
         if call.cache is not None:
@@ -67,9 +72,9 @@ class Metrics:
         cost = call.cost
         if cost.billed is None or cost.saved is None or cost.wasted is None:
             self._unpriced[model,] += 1
-        for kind, amount in (("billed", cost.billed), ("saved", cost.saved), ("wasted", cost.wasted)):
+        for sums, amount in ((self._billed, cost.billed), (self._saved, cost.saved), (self._wasted, cost.wasted)):
             if amount:
-                self._cost[model, (names.COST_KIND, kind)] += amount
+                sums[model,] += amount
 
 
 _of: WeakKeyDictionary[MeterProvider, Metrics] = WeakKeyDictionary()

@@ -66,6 +66,5 @@ class InMemoryTelemetry:
     def total(self, metric: str, having: Mapping[str, Any] | None = None) -> float:
         """Return the sum of *metric* over all of its points, or over those with the attributes that are to be had."""
         wanted = set((having or {}).items())
-        return sum(
-            getattr(value, "sum", value) for labels, value in self.points(metric).items() if wanted <= set(labels)
-        )
+        points = [point for labels, point in self.points(metric).items() if wanted <= labels]
+        return float(sum(getattr(point, "sum", point) for point in points))

@@ -1,0 +1,68 @@
+"""The command `overcoat`: its arguments, and its exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from overcoat._version import __version__
+
+OK, FAILED, MISUSED = 0, 1, 2
+"""Exit codes: all is well; what was asked for went wrong; the arguments make no sense (argparse's own)."""
+
+_INTERRUPTED = 130  # by Ctrl-C, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command with *arguments*, by default those of the process, and return its exit code.
+
+    Raises:
+        SystemExit: The arguments make no sense, or ask for help or for the version.
+    """
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    if given.command is None:
+        parser.print_help(sys.stderr)
+        return MISUSED
+    try:
+        code: int = given.run(given)
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser("overcoat", description="Observability middleware for LLM clients.")
+    parser.add_argument("--version", action="version", version=f"overcoat {__version__}")
+    commands = parser.add_subparsers(dest="command", title="commands", metavar="")
+    _add_demo(commands)
+    return parser
+
+
+# A command is a function that adds its arguments, and one that imports what it needs when it runs.
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="watch a stack survive a misbehaving provider (no key, no network)",
+        description="Real litellm over HTTP, against a local provider that misbehaves by a script: each call as a tree "
+        "of spans, also in Jaeger where one listens (the OTEL_EXPORTER_OTLP_* variables say where).",
+    )
+    demo.add_argument("--model", metavar="NAME", help="ask a real provider instead, such as openai/gpt-4o-mini (costs "
+        "a fraction of a cent; the key comes from the environment, as litellm has it)")
+    demo.add_argument("--no-otlp", action="store_true", help="do not export, even if something listens")
+    demo.add_argument(
+        "--jaeger",
+        metavar="URL",
+        default="http://localhost:16686",
+        help="where Jaeger shows what was exported (default: %(default)s)",
+    )
+    demo.set_defaults(run=_demo)
+
+
+def _demo(given: argparse.Namespace) -> int:
+    from overcoat.demo import run  # noqa: PLC0415
+
+    return OK if run(given.model, otlp=not given.no_otlp, jaeger=given.jaeger) else FAILED

@@ -1,0 +1,177 @@
+"""The record: its sums, its tags, and who gets it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import fields
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overcoat import Attempt, Call, LLMEvent, LLMStatusError, Lookup, Retry, Usage, capture, stack, tags
+from overcoat.record import Inference
+from overcoat.testing import Answer, ScriptedClient, run
+
+CONVERSATION = [{"role": "user", "content": "hello"}]
+
+counts = st.none() | st.integers(0, 10**6)
+usages = st.builds(Usage, *[counts] * len(fields(Usage)))
+amounts = st.none() | st.decimals(0, 10, places=9)
+attempts = st.builds(
+    Attempt,
+    number=st.integers(1, 9),
+    model=st.just("m"),
+    started=st.floats(0, 100),
+    ended=st.just(101.0),
+    error_type=st.none() | st.just("timeout"),
+    usage=st.none() | usages,
+    cost=amounts,
+)
+
+
+def call_with(*inferences, outcome="ok", cache=None):
+    call = Call("Client", "m", False, {}, 0.0, 0.0)
+    call.inferences = [Inference("m", 0.0, list(each)) for each in inferences]
+    call.outcome, call.cache = outcome, cache
+    return call
+
+
+async def ask(client):
+    return await client.call(CONVERSATION, None, LLMEvent([], "test"))
+
+
+@given(usages, usages, usages)
+def test_usage_adds_up_in_any_order(first, second, third):
+    assert first + second == second + first
+    assert (first + second) + third == first + (second + third)
+
+
+@given(usages, usages)
+def test_what_nobody_said_stays_unsaid(first, second):
+    """None is no number: it neither becomes 0 nor swallows what is known."""
+    total = first + second
+    for each in fields(Usage):
+        parts = [getattr(usage, each.name) for usage in (first, second)]
+        known = [part for part in parts if part is not None]
+        assert getattr(total, each.name) == (sum(known) if known else None)
+
+
+@given(st.lists(st.lists(attempts, max_size=3), max_size=3), st.data())
+def test_the_columns_of_a_call(groups, data):
+    """All that was charged is billed, and what did not answer is wasted; one unknown price makes a sum unknown."""
+    call = call_with(*groups)
+    everything = [attempt for group in groups for attempt in group]
+    answered_by = data.draw(st.sampled_from([attempt for attempt in everything if attempt.ok] or [None]))
+    call.settle(answered_by)
+    charged = [attempt for attempt in everything if attempt.charged]
+    others = [attempt for attempt in charged if attempt is not answered_by]
+    for column, of in ((call.cost.billed, charged), (call.cost.wasted, others)):
+        costs = [attempt.cost for attempt in of]
+        assert column == (None if None in costs else sum(costs, Decimal(0)))
+    assert call.cost.saved == 0
+
+
+@pytest.mark.parametrize(
+    ("outcome", "result", "saved"),
+    [
+        ("ok", "hit", Decimal("0.5")),
+        ("ok", "coalesced", Decimal("0.5")),
+        ("ok", "miss", 0),
+        ("error", "coalesced", 0),
+        ("cancelled", "coalesced", 0),
+    ],
+)
+def test_only_an_answer_that_was_served_saves(outcome, result, saved):
+    call = call_with(outcome=outcome, cache=Lookup(result, 0.0, 0.0, usage=Usage(1, 2, 3), cost=Decimal("0.5")))
+    call.settle(None)
+    assert (call.cost.billed, call.cost.saved, call.cost.wasted) == (0, saved, 0)
+
+
+def test_a_saving_of_unknown_price_is_unknown():
+    call = call_with(cache=Lookup("hit", 0.0, 0.0))
+    call.settle(None)
+    assert call.cost.saved is None
+
+
+def test_without_a_meter_the_cost_is_unknown():
+    """It is not 0: the provider charged, and nobody looked up what."""
+    with capture() as calls:
+        run(ask(stack(ScriptedClient(Answer("hi", 1, 1)))))
+    assert calls[0].cost.billed is None
+
+
+def test_times_are_on_one_clock():
+    client = stack(ScriptedClient(LLMStatusError("down", 500), Answer("hi", delay=3)), Retry(random=lambda: 0.5))
+    with capture() as calls:
+        run(ask(client))
+    (call,) = calls
+    assert call.duration == 3.25
+    assert [attempt.duration for attempt in call.attempts] == [0, 3]
+    assert call.at(call.ended) - call.at(call.started) == pytest.approx(3.25)
+
+
+def test_attempts_are_in_order_of_their_beginning():
+    early, late = Attempt(1, "m", 1.0), Attempt(1, "m", 2.0)
+    assert list(call_with([late], [early]).attempts) == [early, late]
+
+
+class TestCapture:
+    def test_calls_of_tasks_and_nested_captures(self):
+        client = stack(ScriptedClient("hi"))
+
+        async def main():
+            with capture() as outer:
+                await asyncio.create_task(ask(client))
+                with capture() as inner:
+                    await asyncio.gather(ask(client), ask(client))
+                await ask(client)
+            await ask(client)
+            return outer, inner
+
+        outer, inner = run(main())
+        assert (len(outer), len(inner)) == (4, 2)
+        assert outer[1:3] == inner
+
+    def test_neighbours_do_not_see_each_other(self):
+        client = stack(ScriptedClient(Answer("hi", delay=1)))
+
+        async def one():
+            with capture() as calls:
+                await ask(client)
+            return calls
+
+        async def main():
+            return await asyncio.gather(one(), one())
+
+        assert [len(calls) for calls in run(main())] == [1, 1]
+
+    def test_calls_that_fail(self):
+        with capture() as calls, pytest.raises(LLMStatusError):
+            run(ask(stack(ScriptedClient(LLMStatusError("no", 401)))))
+        assert [(call.outcome, call.error_type, call.failure.status) for call in calls] == [("error", "auth", 401)]
+
+
+class TestTags:
+    def test_they_attribute_calls_and_nest(self):
+        client = stack(ScriptedClient("hi"))
+
+        async def main():
+            with capture() as calls:
+                with tags(tenant="acme", feature="search"):
+                    await asyncio.create_task(ask(client))
+                    with tags(feature="chat"):
+                        await ask(client)
+                await ask(client)
+            return calls
+
+        assert [dict(call.tags) for call in run(main())] == [
+            {"tenant": "acme", "feature": "search"},
+            {"tenant": "acme", "feature": "chat"},
+            {},
+        ]
+
+    def test_a_value_that_is_no_text(self):
+        with pytest.raises(TypeError, match=r"tags\(tenant=7\)"), tags(tenant=7):
+            pass

@@ -27,7 +27,7 @@ from overcoat.telemetry import names
 
 MODEL = "gpt-4o-mini"
 RESPONSE_MODEL = "gpt-4o-mini-2024-07-18"
-_MODEL, _BILLED = (names.MODEL, MODEL), (names.COST_KIND, "billed")
+_MODEL = (names.MODEL, MODEL)
 INPUT_RATE, OUTPUT_RATE = Decimal("0.00000015"), Decimal("0.0000006")
 
 
@@ -170,16 +170,14 @@ class Floor:
             (names.METRIC_CALLS, self._calls),
             (names.METRIC_ATTEMPTS, self._attempts),
             (names.METRIC_CACHE, self._lookups),
-            (names.METRIC_COST, self._cost),
+            (names.METRIC_COST_BILLED, self._cost),
         ):
             meter.create_observable_counter(name, [_observe(sums)])
 
     async def call(self, conversation: Any, options: Any, event: LLMEvent, json_mode: bool = False) -> str:
         """Answer, traced, measured, priced and kept."""
         record = Record(f"{random.getrandbits(64):016x}", time.time())
-        span = self._tracer.start_span(
-            names.SPAN_CALL, attributes={names.CALL_ID: record.id, names.MODEL: MODEL}
-        )
+        span = self._tracer.start_span(names.SPAN_CALL, attributes={names.CALL_ID: record.id, names.MODEL: MODEL})
         token = context.attach(set_span_in_context(span))
         lookup = "miss"
         try:
@@ -204,7 +202,7 @@ class Floor:
             cost = record.cost or Decimal(0)
             self._calls[_MODEL, (names.OUTCOME, record.outcome)] += 1
             self._lookups[(names.CACHE_RESULT, lookup),] += 1
-            self._cost[_MODEL, _BILLED] += cost
+            self._cost[_MODEL,] += cost
             span.set_attributes(
                 {
                     names.OUTCOME: record.outcome,
@@ -218,9 +216,7 @@ class Floor:
             span.end()
         return text
 
-    async def _infer(
-        self, conversation: Any, options: Any, event: LLMEvent, record: Record, *, json_mode: bool
-    ) -> str:
+    async def _infer(self, conversation: Any, options: Any, event: LLMEvent, record: Record, *, json_mode: bool) -> str:
         started = time.perf_counter()
         span = self._tracer.start_span(
             "chat gpt-4o-mini",
@@ -228,12 +224,12 @@ class Floor:
             attributes={names.OPERATION_NAME: "chat", names.PROVIDER_NAME: "openai", names.REQUEST_MODEL: MODEL},
         )
         token = context.attach(set_span_in_context(span))
-        failed = ""
+        failed: tuple[tuple[str, str], ...] = ()
         try:
             text = await self._client.call(conversation, options, event, json_mode)
         except BaseException as error:
-            failed = type(error).__name__
-            span.set_status(Status(StatusCode.ERROR, failed))
+            failed = ((names.ERROR_TYPE, type(error).__name__),)
+            span.set_status(Status(StatusCode.ERROR, type(error).__name__))
             raise
         else:
             tokens_in, tokens_out = event.prompt_tokens or 0, event.completion_tokens or 0
@@ -256,7 +252,7 @@ class Floor:
             )
             return text
         finally:
-            self._attempts[_MODEL, (names.ERROR_TYPE, failed)] += 1
+            self._attempts[_MODEL, *failed] += 1
             context.detach(token)
             span.end()
 

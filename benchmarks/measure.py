@@ -139,4 +139,6 @@ def table(variants: Sequence[Variant], unit: Variant) -> str:
 
 def versions(*packages: str) -> str:
     """Return the versions of Python and of *packages*, as text."""
-    return ", ".join((f"python {platform.python_version()}", *(f"{package} {version(package)}" for package in packages)))
+    return ", ".join(
+        (f"python {platform.python_version()}", *(f"{package} {version(package)}" for package in packages))
+    )

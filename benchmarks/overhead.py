@@ -81,7 +81,9 @@ def variants() -> dict[str, Variant]:
         "bounded": Variant("the same with Deadline and Timeout", stack(client, *layers(traced(), bounded=True)), bare),
         "silent": Variant("Trace, Cache (miss), Retry, Meter, no SDK", stack(client, *layers(silent())), bare),
         "trace": Variant("Trace alone", stack(client, traced()), bare),
-        "hit": Variant("Cache (hit), Retry, Meter: no Trace", stack(client, *layers(silent())[1:]), bare, repeated=True),
+        "hit": Variant(
+            "Cache (hit), Retry, Meter: no Trace", stack(client, *layers(silent())[1:]), bare, repeated=True
+        ),
         "record": recorded,
         "five": Variant("five layers that pass through", stack(client, *[passed_through] * 5), recorded),
         "retry": Variant("Retry", stack(client, Retry()), recorded),

@@ -179,9 +179,7 @@ def instrumented_model(sdk: Sdk) -> InstrumentedModel:
 def openinference(sdk: Sdk) -> None:
     """Instrument by OpenInference, without content; it makes no metrics."""
     tracer_provider, _ = sdk
-    OpenInference().instrument(
-        tracer_provider=tracer_provider, config=TraceConfig(hide_inputs=True, hide_outputs=True)
-    )
+    OpenInference().instrument(tracer_provider=tracer_provider, config=TraceConfig(hide_inputs=True, hide_outputs=True))
 
 
 def openllmetry(sdk: Sdk) -> None:

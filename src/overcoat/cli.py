@@ -50,8 +50,12 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         description="Real litellm over HTTP, against a local provider that misbehaves by a script: each call as a tree "
         "of spans, also in Jaeger where one listens (the OTEL_EXPORTER_OTLP_* variables say where).",
     )
-    demo.add_argument("--model", metavar="NAME", help="ask a real provider instead, such as openai/gpt-4o-mini (costs "
-        "a fraction of a cent; the key comes from the environment, as litellm has it)")
+    demo.add_argument(
+        "--model",
+        metavar="NAME",
+        help="ask a real provider instead, such as openai/gpt-4o-mini (costs "
+        "a fraction of a cent; the key comes from the environment, as litellm has it)",
+    )
     demo.add_argument("--no-otlp", action="store_true", help="do not export, even if something listens")
     demo.add_argument(
         "--jaeger",

@@ -18,14 +18,15 @@ class Place(IntEnum):
     CACHE = 3
     VALIDATE = 4
     FALLBACK = 5
-    BUDGET = 6
-    INFERENCE = 7
-    RETRY = 8
-    BREAKER = 9
-    RATE_LIMIT = 10
-    ATTEMPT = 11
-    TIMEOUT = 12
-    METER = 13
+    HEDGE = 6
+    BUDGET = 7
+    INFERENCE = 8
+    RETRY = 9
+    BREAKER = 10
+    RATE_LIMIT = 11
+    ATTEMPT = 12
+    TIMEOUT = 13
+    METER = 14
 
 
 def place_of(layer: Any) -> Place | None:

@@ -14,6 +14,8 @@ from overcoat.classification import Failure, classify
 
 Outcome = Literal["ok", "error", "refused", "cancelled"]
 CacheResult = Literal["hit", "miss", "coalesced", "bypass", "refused"]
+WaitKind = Literal["backoff", "rate_limit"]
+WaitSource = Literal["policy", "server", "limiter"]
 SpanIds = tuple[int, int]  # trace id and span id, as OpenTelemetry's SpanContext has them
 
 ZERO = Decimal(0)
@@ -61,11 +63,14 @@ class Cost:
 
 @dataclass(slots=True, eq=False)
 class Wait:
-    """Time spent on purpose between attempts: `asked` seconds, at whose idea (`source`), `before` which attempt."""
+    """Time spent on purpose before an attempt: how long was `asked` for, by whom (`source`), `before` which attempt.
 
-    kind: Literal["backoff"]
-    source: Literal["policy", "server"]
-    asked: float
+    `asked` is in seconds; None in a queue, where nobody can say beforehand.
+    """
+
+    kind: WaitKind
+    source: WaitSource
+    asked: float | None
     before: int
     started: float
     ended: float | None = None

@@ -122,6 +122,9 @@ print(key_of(full, conversation, options, json_mode=False))
 """
 
 PINNED = """\
+485ee98f28adc00e592918bae3d5a7eb435c5101da9edc7ac40d5f640470cbe1
+f750a87da22325733a079774277221efe3ae63947d61617dc2855c8ea696aa4b
+2b1d719c56fbd178fe646d2e5f388f40039e21287323d33444ee73ceebb2bd51
 """
 
 
@@ -268,7 +271,7 @@ def test_any_part_of_the_scope_keeps_apart(one, other):
     assert key(**SCOPES[one]) != key(**SCOPES[other])
 
 
-@given(st.text(min_size=3), st.text(min_size=3))
+@given(st.text(min_size=8), st.text(min_size=8))
 def test_the_api_key_is_not_in_the_scope(one, other):
     """Nor is it in the key, which goes to other machines; but another one makes another scope."""
     first, second = (scope_of((object, "gpt-4o", None, None, secret), None) for secret in (one, other))

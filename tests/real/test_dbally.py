@@ -178,7 +178,7 @@ def test_a_failure_is_retried_and_db_ally_never_notices(example, provider, make,
 
 @pytest.mark.parametrize(("make", "requests"), [(own, 1 + 2 * 4), (wrapped, 1 + 2 * 4 * 4)])
 def test_errors_that_are_not_db_allys_are_not_repeated_by_it(example, provider, make, requests):
-    """`Retry` makes four attempts at each of the two decisions; where the error is db-ally's, it asks four times over."""
+    """`Retry` makes four attempts at each of the two decisions; db-ally asks again where the error is its own."""
     provider.default = lambda request: example.reply(request) if request.number == 1 else error(503)
     collection = example.collection_of(make(example, provider), example.library())
     with pytest.raises(need("dbally.views.exceptions").ViewExecutionError):

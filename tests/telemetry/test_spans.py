@@ -89,7 +89,7 @@ def test_a_call_that_was_retried(telemetry):
     assert first.status.status_code is StatusCode.ERROR
     assert dict(second.attributes) == {"overcoat.attempt.number": 2, "http.request.resend_count": 1}
     assert second.status.status_code is StatusCode.UNSET
-    assert dict(backoff.attributes) == {"overcoat.retry.delay": 1.0, "overcoat.retry.delay_source": "policy"}
+    assert dict(backoff.attributes) == {"overcoat.wait.asked": 1.0, "overcoat.wait.source": "policy"}
     assert first.end_time == backoff.start_time
     assert backoff.end_time - backoff.start_time == pytest.approx(1e9, abs=1000)
     (chat,), (call,) = telemetry.named("chat"), telemetry.named("overcoat.call")

@@ -55,9 +55,7 @@ class MyClient(LLMClient[MyOptions]):
 
 
 class PlainClient:
-    """Derived from nothing, with types and an attribute of its own."""
-
-    region = "eu"
+    """Derived from nothing, with types of its own."""
 
     async def call(
         self, conversation: Sequence[dict[str, str]], options: None, event: object, json_mode: bool = False
@@ -77,7 +75,6 @@ class TalkativeClient:
 mine = stack(MyClient("m"), Trace(), Deadline(30), Cache(ttl="1h"), Retry(max_attempts=4), Timeout("20s"), Meter())
 assert_type(mine, MyClient)
 assert_type(stack(PlainClient(), Retry()), PlainClient)
-assert_type(stack(PlainClient()).region, str)
 assert_type(stack(TalkativeClient(), Retry(), order="as given"), TalkativeClient)
 assert_type(stack(ScriptedClient("Hello!")), ScriptedClient)
 assert_type(stack(stack(MyClient("m"), Meter()), Trace()), MyClient)
@@ -216,8 +213,8 @@ async def reversed_(inner: Handler, request: Request) -> Reply:
     return await inner(request)
 
 
-async def demanding(request: Request, inner: Handler, timeout: float) -> Reply:
-    return Reply(f"{request} {inner} {timeout}")
+async def demanding(request: Request, inner: Handler, region: str) -> Reply:
+    return Reply(f"{request} {inner} {region}")
 
 
 async def keyword(*, request: Request, inner: Handler) -> Reply:

@@ -6,7 +6,7 @@ import asyncio
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal, cast
+from typing import ClassVar, cast
 
 import tenacity
 
@@ -15,7 +15,7 @@ from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.classification import Failure, Kind
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
-from overcoat.record import Attempt, Inference, Wait
+from overcoat.record import Attempt, Inference, Wait, WaitSource
 
 
 def _check_attempts(value: object, layer: str) -> None:
@@ -164,7 +164,7 @@ class _Repetition:
         self._request = request
         self._inner = inner
         self._replay: Exception | None = failed
-        self._source: Literal["policy", "server"] = "policy"
+        self._source: WaitSource = "policy"
         self._inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
         self._gave_up: str | None = None
 

@@ -66,7 +66,7 @@ class Metrics:
                 error = () if attempt.error_type is None else ((names.ERROR_TYPE, attempt.error_type),)
                 self._attempts[model, *error] += 1
             for wait in inference.waits:
-                self._waited[model, (names.RETRY_SOURCE, wait.source)] += wait.duration
+                self._waited[model, (names.WAIT_SOURCE, wait.source)] += wait.duration
         if call.cache is not None:
             self._cache[(names.CACHE_RESULT, call.cache.result),] += 1
         cost = call.cost

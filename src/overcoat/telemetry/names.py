@@ -15,6 +15,7 @@ SPAN_CALL: Final = "overcoat.call"
 SPAN_CACHE: Final = "cache.get"
 SPAN_ATTEMPT: Final = "attempt"
 SPAN_BACKOFF: Final = "backoff"
+SPAN_RATE_LIMIT: Final = "rate_limit.wait"
 OPERATION_CHAT: Final = "chat"
 
 # Attributes of the conventions.
@@ -66,8 +67,8 @@ COST_WASTED: Final = "overcoat.cost.wasted_usd"
 COST_TIER: Final = "overcoat.cost.tier"
 TAG: Final = "overcoat.tag."
 ATTEMPT_NUMBER: Final = "overcoat.attempt.number"  # on attempt
-RETRY_DELAY: Final = "overcoat.retry.delay"  # on backoff: seconds that were asked for
-RETRY_SOURCE: Final = "overcoat.retry.delay_source"  # on backoff: policy, server
+WAIT_ASKED: Final = "overcoat.wait.asked"  # on backoff: seconds
+WAIT_SOURCE: Final = "overcoat.wait.source"  # on backoff and rate_limit.wait: policy, server, limiter
 
 # Metrics of the conventions, with their bucket bounds.
 OPERATION_DURATION: Final = "gen_ai.client.operation.duration"

@@ -28,6 +28,7 @@ from overcoat.telemetry import names
 from overcoat.telemetry.metrics import Metrics
 
 Attributes = dict[str, Any]
+_SPAN_OF = {"backoff": names.SPAN_BACKOFF, "rate_limit": names.SPAN_RATE_LIMIT}
 Labels = tuple[Attributes, Attributes, Attributes]
 
 
@@ -186,7 +187,7 @@ class SpanObserver:
             child.end(_nanoseconds(call, first.ended))
         for wait in inference.waits:
             child = self._tracer.start_span(
-                names.SPAN_BACKOFF, parent, attributes=_waited(wait), start_time=_nanoseconds(call, wait.started)
+                _SPAN_OF[wait.kind], parent, attributes=_waited(wait), start_time=_nanoseconds(call, wait.started)
             )
             child.end(_nanoseconds(call, wait.ended))
 
@@ -280,7 +281,9 @@ def _numbered(attempt: Attempt) -> Attributes:
 
 
 def _waited(wait: Wait) -> Attributes:
-    return {names.RETRY_DELAY: wait.asked, names.RETRY_SOURCE: wait.source}
+    attributes: Attributes = {names.WAIT_SOURCE: wait.source}
+    _put(attributes, names.WAIT_ASKED, wait.asked)
+    return attributes
 
 
 def _judge(span: Span, attempt: Attempt) -> None:

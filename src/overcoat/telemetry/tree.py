@@ -7,6 +7,7 @@ import sys
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from decimal import Decimal
 from itertools import groupby
 from threading import Lock
 from typing import Any, TextIO, cast
@@ -166,7 +167,7 @@ def render(spans: Iterable[ReadableSpan], *, width: int | None = None, trace_url
             rows.append(_served(same, above=answer.made_by in known))
     lines = _lines(rows, width)
     if trace_url is not None and roots:
-        lines.append(Text(trace_url.format(trace_id=f"{roots[0].ids[0]:032x}"), "dim"))
+        lines.append(Text(trace_url.replace("{trace_id}", f"{roots[0].ids[0]:032x}"), "dim"))
     return Text("\n").join(lines)
 
 
@@ -285,7 +286,7 @@ def _call(call: _Node) -> _Row:
     if (attempts := of.get(names.ATTEMPTS, 0)) > 1:
         notes.append(f"↻ {attempts} attempts")
     if wasted := of.get(names.COST_WASTED):
-        notes.append(f"{_dollars(wasted)} wasted")
+        notes.append(f"{dollars(wasted)} wasted")
     notes.extend(_error(of))
     if result in _SERVED:
         tokens, cost = "", _saved([call])
@@ -335,7 +336,7 @@ def _part(node: _Node) -> _Row:
     if node.name == names.SPAN_ATTEMPT:
         label, mark = f"{label} {of[names.ATTEMPT_NUMBER]}", mark or "✓"
     elif node.name == names.SPAN_BACKOFF:
-        source, asked = of[names.RETRY_SOURCE], of[names.RETRY_DELAY]
+        source, asked = of[names.WAIT_SOURCE], of[names.WAIT_ASKED]
         notes.append(_SOURCES.get(source, source))
         if node.seconds < 0.95 * asked:
             notes.append(f"cut short: {_time(asked)} were asked for")
@@ -374,18 +375,18 @@ def _tokens(inferences: Iterable[_Node]) -> str:
 
 def _price(of: Mapping[str, Any]) -> str:
     cost = of.get(names.COST)
-    return "price unknown" if cost is None else _dollars(cost)
+    return "price unknown" if cost is None else dollars(cost)
 
 
 def _saved(calls: Sequence[_Node]) -> str:
     if calls[0].failed:
         return ""
     saved = [call.attributes.get(names.COST_SAVED) for call in calls]
-    return "saving unknown" if None in saved else f"saved {_dollars(sum(cast('list[float]', saved)))}"
+    return "saving unknown" if None in saved else f"saved {dollars(sum(cast('list[float]', saved)))}"
 
 
-def _dollars(amount: float) -> str:
-    """Three digits that say something, and no exponent: fractions of a cent are what single calls cost."""
+def dollars(amount: float | Decimal) -> str:
+    """Return *amount* with three digits that say something and no exponent: single calls cost fractions of a cent."""
     if amount == 0:
         return "$0"
     leading = int(f"{amount:e}".partition("e")[2])

@@ -1,0 +1,54 @@
+"""The public surface, pinned: a name that appears or goes is a decision, not an accident."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+
+import overcoat
+import pytest
+
+PUBLIC = """
+    LLM LLMClient LLMEvent LLMOptions LiteLLM LiteLLMClient LiteLLMOptions PromptTemplate ChatFormat NotGiven NOT_GIVEN
+    stack Layer Request Reply
+    Trace Deadline Cache Retry Backoff OnError ServerDelay Timeout Meter
+    Call Inference Attempt Wait Lookup Usage Cost capture tags
+    OvercoatError PolicyError StackOrderError AttemptTimeout
+    Refused DeadlineExceeded CircuitOpen RateLimited BudgetExceeded NotCached
+    LLMError LLMConnectionError LLMStatusError LLMResponseError PromptTemplateError
+    __version__
+""".split()
+
+LAYERS = [overcoat.Trace, overcoat.Deadline, overcoat.Cache, overcoat.Retry, overcoat.Timeout, overcoat.Meter]
+
+
+def test_the_public_names():
+    assert sorted(overcoat.__all__) == sorted(PUBLIC)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_each_can_be_had_and_is_documented(name):
+    value = getattr(overcoat, name)
+    if inspect.isclass(value) or inspect.isfunction(value):
+        assert value.__doc__
+
+
+def test_nothing_else_can_be_had():
+    with pytest.raises(AttributeError, match="module 'overcoat' has no attribute 'Catch'"):
+        overcoat.Catch  # noqa: B018 - the access is the test
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
+def test_a_layer_is_frozen_settings_that_know_their_place(layer):
+    assert dataclasses.is_dataclass(layer)
+    assert layer.__dataclass_params__.frozen
+    assert layer.place
+    assert layer.because
+    assert layer.twice
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.__name__)
+def test_every_setting_is_documented(layer):
+    """In the class's docstring, by its name: editors show it there."""
+    for field in dataclasses.fields(layer):
+        assert f"{field.name}: " in inspect.getdoc(layer)

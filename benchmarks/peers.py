@@ -125,9 +125,9 @@ class LangChain:
 class LiteLLM:
     """A request through litellm, answered by its own mock."""
 
-    def __init__(self, complete: Callable[..., Any], **settings: Any) -> None:
+    def __init__(self, complete: Callable[..., Any]) -> None:
         self._complete = complete
-        self._settings = {"model": MODEL, "mock_response": ANSWER, "temperature": 0.0, "max_tokens": 512, **settings}
+        self._settings = {"model": MODEL, "mock_response": ANSWER, "temperature": 0.0, "max_tokens": 512}
 
     async def call(self, conversation: Any, options: Any, event: Any) -> Any:  # noqa: ARG002
         """Answer."""
@@ -218,7 +218,6 @@ def variants(sdks: dict[str, Sdk]) -> list[Variant]:
         chain,
         Variant("  with with_retry", LangChain(lambda runnable: runnable.with_retry()), chain),
         lite,
-        Variant("  with num_retries=3", LiteLLM(litellm.acompletion, num_retries=3), lite),
         Variant("  with its Router", LiteLLM(router.acompletion), lite),
     ]
 

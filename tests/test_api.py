@@ -11,15 +11,25 @@ import pytest
 PUBLIC = """
     LLM LLMClient LLMEvent LLMOptions LiteLLM LiteLLMClient LiteLLMOptions PromptTemplate ChatFormat NotGiven NOT_GIVEN
     stack Layer Request Reply
-    Trace Deadline Cache Retry Backoff OnError ServerDelay Timeout Meter
+    Trace Deadline Cache Validate Fallback Hedge Retry Backoff OnError ServerDelay Timeout Meter
     Call Inference Attempt Wait Lookup Usage Cost capture tags
-    OvercoatError PolicyError StackOrderError AttemptTimeout
+    OvercoatError PolicyError StackOrderError AttemptTimeout AnswerRejected
     Refused DeadlineExceeded CircuitOpen RateLimited BudgetExceeded NotCached
     LLMError LLMConnectionError LLMStatusError LLMResponseError PromptTemplateError
     __version__
 """.split()
 
-LAYERS = [overcoat.Trace, overcoat.Deadline, overcoat.Cache, overcoat.Retry, overcoat.Timeout, overcoat.Meter]
+LAYERS = [
+    overcoat.Trace,
+    overcoat.Deadline,
+    overcoat.Cache,
+    overcoat.Validate,
+    overcoat.Fallback,
+    overcoat.Hedge,
+    overcoat.Retry,
+    overcoat.Timeout,
+    overcoat.Meter,
+]
 
 
 def test_the_public_names():

@@ -586,6 +586,28 @@ def test_litellm_is_believed_on_what_it_reads_in_texts_only_where_the_provider_s
     assert classify(chained(litellm_error("BudgetExceededError"), bare)).kind == "bad_request"
 
 
+def test_of_bodies_and_headers_too_the_nearest_to_the_origin_is_believed():
+    wrapper = foreign("x.Y", status_code=429, body={"code": "outer"}, headers={"retry-after": "1"})
+    origin = foreign("x.Y", status_code=429, body={"code": "inner"}, headers={"retry-after": "2"})
+    assert classify(chained(wrapper, origin)) == Failure(Kind.RATE_LIMITED, 429, "inner", 2, retryable=True)
+
+
+def test_the_http_error_whose_url_litellm_masks_holds_the_real_response():
+    response = http_error(529, {"error": {"code": "busy"}}, {"retry-after": "7", "x-request-id": "req_1"}).response
+    cls = type("MaskedHTTPStatusError", (httpx.HTTPStatusError,), {"__module__": "litellm.llms.custom_httpx"})
+    masked = cls("masked", request=REQUEST, response=response)
+    failure = classify(chained(litellm_error("InternalServerError", status_code=500), masked))
+    assert failure == Failure(Kind.OVERLOADED, 529, "busy", 7, "req_1", retryable=True)
+
+
+@pytest.mark.parametrize("status", [-1, 0, 99, 600, 1006, None, ""])
+def test_a_number_that_is_no_status_is_none(status):
+    """Also where a response has it: then there was no answer worth the name."""
+    assert classify(foreign("x.Y", status_code=status)) == Failure(Kind.UNKNOWN)
+    response = types.SimpleNamespace(status_code=status, headers={"retry-after": "7"}, content=b"")
+    assert classify(foreign("x.Y", response=response)) == Failure(Kind.UNKNOWN)
+
+
 # --- what was being handled before ---
 
 

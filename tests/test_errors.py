@@ -69,14 +69,13 @@ EXAMPLES = [
 )
 def test_survives(error, through):
     """With all that it says and holds, notes and what others have hung on it included: workers send errors home."""
-    error = copy.copy(error)
-    error.add_note("gave up after 3 attempts")
+    error.__notes__ = ["gave up after 3 attempts"]
     error.attempts = [1, 2]
 
     survivor = through(error)
 
     assert type(survivor) is type(error)
-    assert str(survivor) == str(error)
+    assert str(survivor) == str(error) != ""
     assert survivor.args == error.args
     assert vars(survivor) == vars(error)
     assert vars(survivor) is not vars(error)
@@ -126,10 +125,11 @@ def test_timeouts_are_caught_as_every_other_and_are_no_errors_of_the_system(erro
     ("error", "message"),
     [
         (AttemptTimeout(0.25), "no answer within 0.25 s"),
-        (DeadlineExceeded(15, 15.254), "the deadline of 15 s is exceeded: 15.3 s have passed"),
+        (DeadlineExceeded(15, 15.254), "the deadline of 15 s is exceeded: 15.254 s have passed"),
         (CircuitOpen("openai/gpt-4o", 12.5), "the circuit of 'openai/gpt-4o' is open for 12.5 s more"),
         (CircuitOpen("openai/gpt-4o"), "the circuit of 'openai/gpt-4o' is open until an operator closes it"),
         (RateLimited(3.2), "our own rate limit leaves no slot in time; the next is free in 3.2 s"),
+        (RateLimited(86400.00049), "our own rate limit leaves no slot in time; the next is free in 86400 s"),
         (RateLimited(), "our own rate limit leaves no slot in time"),
         (
             BudgetExceeded("tenant:acme", Decimal(10), Decimal("9.87"), Decimal("0.20"), MIDNIGHT),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from overcoat._version import __version__
 from overcoat.client import stack
 from overcoat.errors import (
+    AnswerRejected,
     AttemptTimeout,
     BudgetExceeded,
     CircuitOpen,
@@ -30,10 +31,13 @@ from overcoat.errors import (
 )
 from overcoat.layer import Layer, Reply, Request
 from overcoat.layers.deadline import Deadline
+from overcoat.layers.fallback import Fallback
+from overcoat.layers.hedge import Hedge
 from overcoat.layers.meter import Meter
 from overcoat.layers.retry import Backoff, OnError, Retry, ServerDelay
 from overcoat.layers.timeout import Timeout
 from overcoat.layers.trace import Trace
+from overcoat.layers.validate import Validate
 from overcoat.llm import (
     LLM,
     NOT_GIVEN,
@@ -55,6 +59,7 @@ if TYPE_CHECKING:
 __all__ = [
     "LLM",
     "NOT_GIVEN",
+    "AnswerRejected",
     "Attempt",
     "AttemptTimeout",
     "Backoff",
@@ -66,6 +71,8 @@ __all__ = [
     "Cost",
     "Deadline",
     "DeadlineExceeded",
+    "Fallback",
+    "Hedge",
     "Inference",
     "LLMClient",
     "LLMConnectionError",
@@ -97,6 +104,7 @@ __all__ = [
     "Timeout",
     "Trace",
     "Usage",
+    "Validate",
     "Wait",
     "__version__",
     "capture",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from overcoat._version import __version__
 
@@ -36,15 +36,15 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser("overcoat", description="Observability middleware for LLM clients.")
     parser.add_argument("--version", action="version", version=f"overcoat {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="")
-    _add_demo(commands)
+    _add_demo(commands.add_parser)
     return parser
 
 
 # A command is a function that adds its arguments, and one that imports what it needs when it runs.
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    demo = commands.add_parser(
+def _add_demo(add: Callable[..., argparse.ArgumentParser]) -> None:
+    demo = add(
         "demo",
         help="watch a stack survive a misbehaving provider (no key, no network)",
         description="Real litellm over HTTP, against a local provider that misbehaves by a script: each call as a tree "
@@ -69,4 +69,9 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 def _demo(given: argparse.Namespace) -> int:
     from overcoat.demo import run  # noqa: PLC0415
 
-    return OK if run(given.model, otlp=not given.no_otlp, jaeger=given.jaeger) else FAILED
+    try:
+        well = run(given.model, otlp=not given.no_otlp, jaeger=given.jaeger)
+    except ImportError as missing:  # litellm, which is an extra; the message says how to get it
+        print(f"overcoat: {missing}", file=sys.stderr)  # noqa: T201
+        return FAILED
+    return OK if well else FAILED

@@ -6,12 +6,12 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
-from typing import Any, Literal, NamedTuple, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
-from overcoat.layer import Client, Handler, Layer, Observer, PlacedLayer, Reply, Request
-from overcoat.order import Place, check_order, place_of, position
+from overcoat.assembly import Bound, assemble
+from overcoat.layer import Client, Handler, Layer, PlacedLayer, Reply, Request
+from overcoat.order import check_order
 from overcoat.record import Attempt, Call, Usage, current_captures, current_tags
-from overcoat.recorder import record_attempts, record_calls, record_inferences
 
 C = TypeVar("C", bound=Client)
 
@@ -60,21 +60,6 @@ def stack(client: C, *layers: Layer | PlacedLayer, order: Literal["canonical", "
     return cast("C", Stack(client, layers, order))
 
 
-class Bound(NamedTuple):
-    """A layer, and what it became when it was stacked."""
-
-    layer: Layer | PlacedLayer
-    function: Layer | None
-    observer: Observer | None
-
-    @classmethod
-    def to(cls, client: Client, layer: Layer | PlacedLayer) -> Bound:
-        """Bind *layer* to *client*; a function is its own layer."""
-        if isinstance(layer, PlacedLayer):
-            return cls(layer, layer.bind(client), layer.observer(client))
-        return cls(layer, layer, None)
-
-
 class Stack:
     """The client that `stack` makes. Its type is private to overcoat; to a checker it is the inner client's."""
 
@@ -91,27 +76,7 @@ class Stack:
         if order == "canonical":
             check_order([*layers, *(bound.layer for bound in inside)])
         self.bound: tuple[Bound, ...] = (*(Bound.to(self.innermost, layer) for layer in layers), *inside)
-        self._handler = self._fold()
-
-    def _fold(self) -> Handler:
-        """Join the layers and the three that keep the record, from the inside out."""
-        layers = [bound.layer for bound in self.bound]
-        functions = [bound.function for bound in self.bound]
-        observers = [bound.observer for bound in self.bound if bound.observer is not None]
-        # Trace's place is that of the call's record: what stands outside it is not a part of the call.
-        first = next((index for index, layer in enumerate(layers) if place_of(layer) is Place.CALL), 0)
-        inference, attempt = (max(first, position(layers, place)) for place in (Place.INFERENCE, Place.ATTEMPT))
-        for index, recorder in (
-            (attempt, record_attempts(observers)),
-            (inference, record_inferences(observers)),
-            (first, record_calls(observers)),
-        ):
-            functions.insert(index, recorder)
-        handler = _send(self.innermost)
-        for function in reversed(functions):
-            if function is not None:
-                handler = _around(function, handler)
-        return handler
+        self._handler = assemble(self.innermost, self.bound, _send)
 
     async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str | None:
         """Answer *conversation*, as the inner client's `call` would, through the layers.
@@ -142,10 +107,6 @@ class Stack:
         if self.order != "canonical":
             parts.append(f"order={self.order!r}")
         return f"stack({', '.join(parts)})"
-
-
-def _around(layer: Layer, inner: Handler) -> Handler:
-    return lambda request: layer(request, inner)  # an `async def` would add a frame for each layer to every traceback
 
 
 def _send(client: Client) -> Handler:

@@ -5,6 +5,7 @@
     │ ├ PolicyError                     (ValueError) a policy or an argument makes no sense
     │ ├ StackOrderError                 (ValueError) layers stand in a harmful order
     │ ├ AttemptTimeout                  (TimeoutError) one attempt took too long; it may be repeated
+    │ ├ AnswerRejected                  no answer was what was asked for
     │ └ Refused                         the call was not sent, or not sent again; nothing below is to blame
     │   ├ DeadlineExceeded              (TimeoutError) the whole call took too long
     │   ├ CircuitOpen                   the provider has failed too often
@@ -29,6 +30,7 @@ from typing import Any, ClassVar
 from overcoat.classification import Failure, Kind, classify
 
 __all__ = [
+    "AnswerRejected",
     "AttemptTimeout",
     "BudgetExceeded",
     "CircuitOpen",
@@ -95,6 +97,20 @@ class AttemptTimeout(OvercoatError, TimeoutError):
         self.timeout = timeout
 
 
+class AnswerRejected(OvercoatError):
+    """The model's answers were not what was asked for, also when it was asked again.
+
+    Attributes:
+        reason: Why, without the answer itself.
+    """
+
+    kind: ClassVar[Kind] = Kind.BAD_OUTPUT
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(f"the answer was rejected: {reason}")
+        self.reason = reason
+
+
 class Refused(OvercoatError):
     """The call was not sent, or not sent again, by a decision of ours."""
 
@@ -112,7 +128,7 @@ class DeadlineExceeded(Refused, TimeoutError):
     kind: ClassVar[Kind] = Kind.DEADLINE_EXCEEDED
 
     def __init__(self, deadline: float, elapsed: float) -> None:
-        super().__init__(f"the deadline of {deadline:g} s is exceeded: {elapsed:.3g} s have passed")
+        super().__init__(f"the deadline of {deadline:g} s is exceeded: {round(elapsed, 3):g} s have passed")
         self.deadline = deadline
         self.elapsed = elapsed
 
@@ -126,7 +142,7 @@ class CircuitOpen(Refused):
     """
 
     def __init__(self, key: str, retry_after: float | None = None) -> None:
-        until = "until an operator closes it" if retry_after is None else f"for {retry_after:.3g} s more"
+        until = "until an operator closes it" if retry_after is None else f"for {round(retry_after, 3):g} s more"
         super().__init__(f"the circuit of {key!r} is open {until}")
         self.key = key
         self.retry_after = retry_after
@@ -140,7 +156,7 @@ class RateLimited(Refused):
     """
 
     def __init__(self, retry_after: float | None = None) -> None:
-        when = "" if retry_after is None else f"; the next is free in {retry_after:.3g} s"
+        when = "" if retry_after is None else f"; the next is free in {round(retry_after, 3):g} s"
         super().__init__(f"our own rate limit leaves no slot in time{when}")
         self.retry_after = retry_after
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, ClassVar, Protocol, cast, runtime_checkable
+from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
 
 from overcoat.order import Place
-from overcoat.record import Attempt, Call, Inference
+from overcoat.record import Attempt, Call, Inference, Role
 
 
 @runtime_checkable
@@ -32,6 +32,7 @@ class Request:
         inference: The record of the inference that this request is part of, inside that place.
         attempt: The record of the attempt that this request is, inside that place.
         deadline: When the caller stops waiting, in seconds on the event loop's clock; None where it waits for ever.
+        role: Why there is this inference: the first is "primary", others are a "reask", a "fallback" or a "hedge".
     """
 
     conversation: Any
@@ -42,6 +43,7 @@ class Request:
     inference: Inference | None = None
     attempt: Attempt | None = None
     deadline: float | None = None
+    role: Role = "primary"
 
     def replace(self, **changes: Any) -> Request:
         """Return a copy with *changes*, for a layer that sends something else than it got."""
@@ -50,7 +52,15 @@ class Request:
     def within(self, inference: Inference, attempt: Attempt | None) -> Request:
         """Return a copy that belongs to *inference* and *attempt*; `replace` would cost three times as much."""
         return Request(
-            self.conversation, self.options, self.event, self.json_mode, self.call, inference, attempt, self.deadline
+            self.conversation,
+            self.options,
+            self.event,
+            self.json_mode,
+            self.call,
+            inference,
+            attempt,
+            self.deadline,
+            self.role,
         )
 
 
@@ -142,6 +152,26 @@ class PlacedLayer:
             if each.repr and getattr(self, each.name) != _default(each)
         ]
         return f"{type(self).__name__}({', '.join(given)})"
+
+
+class Branch(NamedTuple):
+    """One of the ways that a request can go: to the model of that name, through all that lies inside."""
+
+    model: str | None
+    handler: Handler
+
+
+class BranchingLayer(PlacedLayer):
+    """A layer that can send a request to other clients as well, each through layers of its own."""
+
+    targets: Sequence[Client]
+
+    def bind(self, client: Client) -> None:
+        """Return nothing yet: its function is made by `branch`, when what lies inside is known."""
+
+    def branch(self, branches: Sequence[Branch]) -> Layer:
+        """Return the function over *branches*: the stack's own client first, then the targets in their order."""
+        raise NotImplementedError
 
 
 def _default(setting: Field[Any]) -> Any:

@@ -14,6 +14,7 @@ from overcoat.classification import Failure, classify
 
 Outcome = Literal["ok", "error", "refused", "cancelled"]
 CacheResult = Literal["hit", "miss", "coalesced", "bypass", "refused"]
+Role = Literal["primary", "reask", "fallback", "hedge"]
 WaitKind = Literal["backoff", "rate_limit"]
 WaitSource = Literal["policy", "server", "limiter"]
 SpanIds = tuple[int, int]  # trace id and span id, as OpenTelemetry's SpanContext has them
@@ -117,10 +118,15 @@ class Attempt:
 
 @dataclass(slots=True, eq=False)
 class Inference:
-    """One answer asked of a model, with its retries: what OpenTelemetry's conventions call a `chat` operation."""
+    """One answer asked of a model, with its retries: what OpenTelemetry's conventions call a `chat` operation.
+
+    `role` is why there is it: the first is "primary", others are a "reask", a "fallback" or a "hedge". `gave_up` is why
+    `Retry` made no further attempt, where it made none.
+    """
 
     model: str | None
     started: float
+    role: Role = "primary"
     attempts: list[Attempt] = field(default_factory=list[Attempt])
     waits: list[Wait] = field(default_factory=list[Wait])
     ended: float | None = None

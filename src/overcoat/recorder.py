@@ -44,13 +44,13 @@ def record_calls(observers: Sequence[Observer]) -> Layer:
     return record_call
 
 
-def record_inferences(observers: Sequence[Observer]) -> Layer:
-    """Return the layer that adds an `Inference` to the call and tells *observers*."""
+def record_inferences(observers: Sequence[Observer], model: str | None) -> Layer:
+    """Return the layer that adds an `Inference` of *model* to the call and tells *observers*."""
 
     async def record_inference(request: Request, inner: Handler) -> Reply:
         call = request.call
         clock = asyncio.get_running_loop().time
-        inference = Inference(call.model, clock())
+        inference = Inference(model, clock(), request.role)
         call.inferences.append(inference)
         request = request.within(inference, None)
         reply: Reply | None = None

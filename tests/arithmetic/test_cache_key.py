@@ -135,7 +135,9 @@ def test_keys_are_the_same_in_every_process_and_version(seed):
     If this fails for a change of yours, then raise KEY_VERSION as well: old entries would be served for new requests.
     """
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    printed = subprocess.run([sys.executable, "-c", GOLDEN], env=environment, capture_output=True, text=True, check=True)
+    printed = subprocess.run(
+        [sys.executable, "-c", GOLDEN], env=environment, capture_output=True, text=True, check=True
+    )
     assert printed.stdout == PINNED
 
 

@@ -135,6 +135,12 @@ def test_the_time_zone_of_the_machine_does_not_matter(monkeypatch):
         time.tzset()
 
 
+@pytest.mark.parametrize("now", [math.inf, -math.inf, math.nan])
+def test_without_a_clock_a_date_is_no_delay(now):
+    assert read({"retry-after": "Mon, 23 Nov 2026 12:00:30 GMT"}, now=now) is None
+    assert read({"retry-after": "7"}, now=now) == 7
+
+
 def test_the_last_of_several_spent_limits_decides():
     """A request needs all of them: coming back when the first is refilled is coming back too early."""
     headers = {

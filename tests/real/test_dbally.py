@@ -213,7 +213,7 @@ def test_what_was_asked_before_is_answered_without_a_request(example, provider, 
         assert added(Usage(e.prompt_tokens, e.completion_tokens, e.total_tokens) for e in events) == expected
 
 
-def test_two_llms_share_no_answers_unless_they_share_a_store(example, provider):
+def test_two_llms_share_no_answers(example, provider):
     """Each `cached_property` has a stack of its own, and that has a cache of its own."""
     for _ in range(2):
         ask(example.collection_of(own(example, provider), example.library()), example.BORROWED)

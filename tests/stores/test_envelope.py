@@ -112,22 +112,29 @@ def raw(*parts):
         raw(VERSION, "text", 0.0, {}, None, "1E99999999999999999999", None),
         raw(VERSION, "text", 0.0, {}, None, None, ("00",)),
         SAMPLE + b"\0",
-        {"version": VERSION}.__repr__().encode(),
+        b'{"version": 1, "text": "text"}',
     ],
 )
 def test_what_is_no_answer_of_this_version_is_none(stored):
     assert unpack(stored) is None
 
 
-def test_a_list_longer_than_the_bytes_is_not_believed():
+def with_field(value):
+    """An answer whose one field is *value*, as encoded."""
+    whole = raw(VERSION, "text", 0.0, {"a": 0}, None, None, None)
+    start = whole.index(b"\xa1a\0") + 2
+    return whole[:start] + value + whole[start + 1 :]
+
+
+@pytest.mark.parametrize("kind", [b"\xdd", b"\xdf", b"\xdb", b"\xc6"], ids=["array", "map", "str", "bin"])
+def test_a_length_beyond_the_bytes_is_not_believed(kind):
     """A header may claim four billion elements: nothing is reserved for them."""
-    assert unpack(b"\xdd\xff\xff\xff\xff" + SAMPLE[1:]) is None
-    assert unpack(raw(VERSION, "text", 0.0)[:-9] + b"\xdd\xff\xff\xff\xff") is None
+    assert unpack(with_field(kind + b"\xff\xff\xff\xff")) is None
+    assert unpack(kind + b"\xff\xff\xff\xff" + SAMPLE[1:]) is None
 
 
-@pytest.mark.parametrize("length", range(len(SAMPLE)))
-def test_a_truncated_answer_is_none(length):
-    assert unpack(SAMPLE[:length]) is None
+def test_a_truncated_answer_is_none():
+    assert [unpack(SAMPLE[:length]) for length in range(len(SAMPLE))] == [None] * len(SAMPLE)
 
 
 def readings():
@@ -153,10 +160,12 @@ def is_well_typed(answer: Answer) -> bool:
 
 
 @pytest.mark.xfail(reason="msgspec raises UnicodeDecodeError, which is no MsgspecError", raises=UnicodeDecodeError)
-def test_no_changed_byte_raises():
+def test_no_changed_byte_raises_or_makes_something_else_of_an_answer():
     """A store that lost a bit costs a miss; what is raised here ends the caller's call."""
-    for _ in readings():
-        pass
+    for answer in readings():
+        if answer is not None:
+            assert is_well_typed(answer)
+            span_of(answer)
 
 
 @pytest.mark.xfail(reason="the ids are any text to the decoder; span_of reads them as hexadecimal", raises=ValueError)
@@ -181,17 +190,14 @@ def test_ids_that_are_none_do_not_raise(span):
 )
 def test_an_answer_is_of_the_types_that_it_declares(parts):
     """Fields are set on the caller's event, and counts and dollars go into sums: none may be of a kind never stored."""
-    fields, usage, cost = parts
-    answer = unpack(raw(VERSION, "text", 0.0, fields, usage, cost, None))
+    answer = unpack(raw(VERSION, "text", 0.0, *parts, None))
     assert answer is None or is_well_typed(answer)
 
 
 @pytest.mark.xfail(reason="msgspec raises RecursionError, which is no MsgspecError", raises=RecursionError)
 def test_nesting_without_end_is_no_answer():
     """Ten thousand lists in each other take ten thousand bytes."""
-    whole = raw(VERSION, "text", 0.0, {"a": 0}, None, None, None)
-    start = whole.index(b"\xa1a\0") + 2
-    assert unpack(whole[:start] + b"\x91" * 10_000 + whole[start:]) is None
+    assert unpack(with_field(b"\x91" * 10_000 + b"\0")) is None
 
 
 @pytest.mark.xfail(reason="msgspec refuses subclasses of str, and pack does not look at the text", raises=TypeError)
@@ -202,11 +208,12 @@ def test_a_text_of_a_subclass_is_refused_as_its_contract_says():
         __slots__ = ()
 
     try:
-        answer = unpack(pack(Text("hi"), created=0.0, fields={}, usage=None, cost=None, span=None))
+        packed = pack(Text("hi"), created=0.0, fields={}, usage=None, cost=None, span=None)
     except ValueError:
         return
+    answer = unpack(packed)
     assert answer is not None
-    assert type(answer.text) is Text
+    assert answer.text == "hi"
 
 
 @pytest.mark.xfail(reason="pack does not look at the text, and strict decoding refuses it: kept, but never found")

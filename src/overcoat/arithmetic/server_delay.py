@@ -85,7 +85,7 @@ def _http_date(text: str | None) -> float | None:
 
 def _timestamp(text: str) -> float | None:
     try:
-        moment = datetime.fromisoformat(text[:_LONGEST])
+        moment = datetime.fromisoformat(text)
     except ValueError:
         return None
     return moment.timestamp() if moment.tzinfo else None  # RFC 3339 has no local times

@@ -32,7 +32,7 @@ _GAVE_UP = {
     "non_retryable": "not retried",
     "server_delay": "told to wait too long",
 }
-_SOURCES = {"policy": "by the policy", "server": "as the server asked"}
+_SOURCES = {"limiter": "for our own limit", "policy": "by the policy", "server": "as the server asked"}
 
 _LABEL, _TIME, _CACHE = 24, 7, 4  # columns at least, so that the lines of one tree stand under those of another
 # For terminals that are not UTF-8, sign for sign, so that columns stay.
@@ -123,14 +123,16 @@ class TreeSpanProcessor(SpanProcessor):
 
     def _print(self, spans: Sequence[ReadableSpan]) -> None:
         console = self._console
-        text = render(spans, width=console.width if console.is_terminal else None, trace_url=self._trace_url)
-        if not console.encoding.startswith("utf"):
-            text.plain = text.plain.translate(_ASCII)
         try:
+            text = render(spans, width=console.width if console.is_terminal else None, trace_url=self._trace_url)
+            if not console.encoding.startswith("utf"):
+                text.plain = text.plain.translate(_ASCII)
             console.print(text)
-        except OSError:
-            # A terminal that has gone away must not break the call that it would have shown.
-            logger.warning("the tree of a call could not be printed", exc_info=True)
+        except BrokenPipeError:
+            console.quiet = True  # who read this has gone, and will read no more
+        except Exception:
+            # As the SDK's own processors do: who ends a span is not to blame for what cannot be shown.
+            logger.exception("a call could not be printed")
 
 
 @dataclass(slots=True)
@@ -290,7 +292,7 @@ def _call(call: _Node) -> _Row:
     notes.extend(_error(of))
     if result in _SERVED:
         tokens, cost = "", _saved([call])
-        notes.append(_origin(call))
+        notes.extend(_origin(call))
     else:
         tokens, cost = _tokens(call.children), _price(of)
         reason = of.get(names.CACHE_REASON)
@@ -303,7 +305,7 @@ def _call(call: _Node) -> _Row:
 def _served(calls: Sequence[_Node], *, above: bool) -> _Row:
     """Calls that got one answer: the time that the slowest took, and what they saved together."""
     of = calls[0].attributes
-    notes = (*_error(of), "shared with the call above" if above else _origin(calls[0]))
+    notes = (*_error(of), *(() if above else _origin(calls[0])))
     columns = (of[names.CACHE_RESULT], "", _saved(calls))
     return _Row(f"{len(calls)} calls", _mark(calls[0]), max(call.seconds for call in calls), columns, notes)
 
@@ -332,14 +334,16 @@ def _inference(chat: _Node, parent: _Node | None) -> _Row:
 def _part(node: _Node) -> _Row:
     """An attempt, a wait, or a span of another library."""
     of = node.attributes
-    label, mark, notes = node.name, "✗" if node.failed else "", list[str]()
-    if node.name == names.SPAN_ATTEMPT:
-        label, mark = f"{label} {of[names.ATTEMPT_NUMBER]}", mark or "✓"
-    elif node.name == names.SPAN_BACKOFF:
-        source, asked = of[names.WAIT_SOURCE], of[names.WAIT_ASKED]
+    label, mark = node.name, "✗" if node.failed else ""
+    notes: list[str] = []
+    if (number := of.get(names.ATTEMPT_NUMBER)) is not None:
+        label, mark = f"{label} {number}", mark or "✓"
+    source: str | None = of.get(names.WAIT_SOURCE)
+    if source is not None:
         notes.append(_SOURCES.get(source, source))
-        if node.seconds < 0.95 * asked:
-            notes.append(f"cut short: {_time(asked)} were asked for")
+        asked = of.get(names.WAIT_ASKED)
+        if asked is not None and node.seconds < 0.95 * asked:
+            notes.append(f"cut short, of {_time(asked)}")
     if said := " ".join(str(of[name]) for name in (names.HTTP_STATUS, names.ERROR_TYPE) if name in of):
         notes.append(said)
     return _Row(label, mark, node.seconds, notes=tuple(notes))
@@ -355,12 +359,12 @@ def _error(of: Mapping[str, Any]) -> Iterator[str]:
         yield error if gave_up is None else f"{error}, {_GAVE_UP.get(gave_up, gave_up)}"
 
 
-def _origin(call: _Node) -> str:
-    if call.made_by is None:
-        return "by a call that was not traced"
-    trace = f"trace {call.made_by[0]:032x}"[:14]  # its beginning does for the eye
-    age = call.lookup.attributes.get(names.CACHE_AGE) if call.lookup else None
-    return f"shared with {trace}" if age is None else f"made {_time(age)} ago in {trace}"
+def _origin(call: _Node) -> Iterator[str]:
+    if call.made_by is not None:
+        yield f"from trace {call.made_by[0]:032x}"[:19]  # its beginning does for the eye
+    age = call.lookup.attributes.get(names.CACHE_AGE, 0.0) if call.lookup else 0.0
+    if age >= 1:
+        yield f"{_time(age)} old"
 
 
 def _tokens(inferences: Iterable[_Node]) -> str:
@@ -400,7 +404,7 @@ def _time(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 60:
         return f"{seconds:.2f} s"
-    return f"{seconds / 60:.0f} min"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
 def _lines(rows: Sequence[_Row], width: int | None) -> list[Text]:

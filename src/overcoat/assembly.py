@@ -1,0 +1,100 @@
+"""Joins layers, the recorders and a client into one handler, from the inside out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol, cast
+
+from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Observer, PlacedLayer
+from overcoat.order import Place, place_of, position
+from overcoat.recorder import record_attempts, record_calls, record_inferences
+
+Send = Callable[[Client], Handler]
+
+
+class Bound(NamedTuple):
+    """A layer, and what it became when it was stacked."""
+
+    layer: Layer | PlacedLayer
+    function: Layer | None
+    observer: Observer | None
+
+    @classmethod
+    def to(cls, client: Client, layer: Layer | PlacedLayer) -> Bound:
+        """Bind *layer* to *client*; a function is its own layer."""
+        if isinstance(layer, PlacedLayer):
+            return cls(layer, layer.bind(client), layer.observer(client))
+        return cls(layer, layer, None)
+
+
+class Assembled(Protocol):
+    """What is known of a stack from outside: its layers and what lies inside them."""
+
+    bound: tuple[Bound, ...]
+    innermost: Client
+
+
+def assemble(client: Client, bound: Sequence[Bound], send: Send) -> Handler:
+    """Return the handler of a whole call: *bound*, outermost first, around *client*, which *send* turns into one."""
+    # Trace's place is that of the call's record: what stands outside it is not a part of the call.
+    first = next((index for index, each in enumerate(bound) if _begins_the_call(each.layer)), 0)
+    observers = [each.observer for each in bound if each.observer is not None]
+    handler = _inside(client, bound[first:], observers, [each.layer for each in bound], send)
+    handler = _around(record_calls(observers), handler)
+    for each in reversed(bound[:first]):
+        if each.function is not None:
+            handler = _around(each.function, handler)
+    return handler
+
+
+def _inside(
+    client: Client,
+    bound: Sequence[Bound],
+    observers: Sequence[Observer],
+    layers: Sequence[Layer | PlacedLayer],
+    send: Send,
+) -> Handler:
+    """Return the handler of what a call does; *layers* are all that the stack has, for what observes other targets."""
+    recorders = {
+        position([each.layer for each in bound], Place.ATTEMPT): [record_attempts(observers)],
+    }
+    inference = position([each.layer for each in bound], Place.INFERENCE)
+    recorders.setdefault(inference, []).append(record_inferences(observers, getattr(client, "model_name", None)))
+    handler = send(client)
+    for index in range(len(bound), -1, -1):
+        if index < len(bound):
+            layer, function = bound[index].layer, bound[index].function
+            if isinstance(layer, BranchingLayer):
+                rest = bound[index + 1 :]
+                branches = [_branch(target, rest, layers, send) for target in layer.targets]
+                function = layer.branch([Branch(getattr(client, "model_name", None), handler), *branches])
+            if function is not None:
+                handler = _around(function, handler)
+        for recorder in recorders.get(index, ()):
+            handler = _around(recorder, handler)
+    return handler
+
+
+def _branch(target: Client, rest: Sequence[Bound], layers: Sequence[Layer | PlacedLayer], send: Send) -> Branch:
+    """Return the way to *target*: through its own layers where it is a stack, else through the *rest* of this one's."""
+    if hasattr(target, "bound"):
+        assembled = cast("Assembled", target)
+        client = assembled.innermost
+        bound = [each for each in assembled.bound if each.observer is None]  # this stack's observers see it already
+    else:
+        client = target
+        bound = [Bound.to(target, each.layer) for each in rest]
+    observers = [
+        observer
+        for layer in layers
+        if isinstance(layer, PlacedLayer) and (observer := layer.observer(client)) is not None
+    ]
+    return Branch(getattr(client, "model_name", None), _inside(client, bound, observers, layers, send))
+
+
+def _begins_the_call(layer: Layer | PlacedLayer) -> bool:
+    return place_of(layer) is Place.CALL or isinstance(layer, BranchingLayer)
+
+
+def _around(layer: Layer, inner: Handler) -> Handler:
+    return lambda request: layer(request, inner)  # an `async def` would add a frame for each layer to every traceback

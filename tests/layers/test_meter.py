@@ -1,0 +1,336 @@
+"""Holds `Meter` to pricing what the provider charged for, once and beside it, and to harming no call in doing so."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import threading
+import time
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from overcoat import Backoff, Cost, LLMEvent, LLMStatusError, Meter, Retry, Timeout, Usage, capture, stack
+from overcoat.errors import AttemptTimeout
+from overcoat.pricing import genai
+from overcoat.pricing.rates import Rates, Tier
+from overcoat.testing import Answer, ScriptedClient, run
+
+HELLO = [{"role": "user", "content": "hello"}]
+CENT = Rates((Tier(0, Decimal("0.01"), Decimal("0.02")),), "cents 1")  # for a token of input, two for one of output
+DIME = Rates((Tier(0, Decimal("0.1"), Decimal("0.2")),), "dimes 1")
+DAY = 86_400
+AT_ONCE = Retry(max_attempts=5, backoff=Backoff(base=0))
+
+
+def event(**fields: Any) -> LLMEvent:
+    return LLMEvent(prompt=HELLO, type="test", **fields)
+
+
+class Source:
+    """A price source that remembers what it was asked, and by which thread."""
+
+    def __init__(self, **known: Rates) -> None:
+        self.known = known
+        self.asked: list[tuple[str, float]] = []
+        self.threads: set[threading.Thread] = set()
+
+    def __call__(self, model: str, now: float) -> Rates | None:
+        self.asked.append((model, now))
+        self.threads.add(threading.current_thread())
+        return self.known.get(model)
+
+
+class Charging(ScriptedClient):
+    """Reports what it used before it fails, as a provider that answers and then breaks off."""
+
+    def __init__(self, *used: tuple[int, int, BaseException | str], **options: Any) -> None:
+        super().__init__(*(outcome for _, _, outcome in used), **options)
+        self.used = used
+
+    async def call(self, conversation, options, event, json_mode=False):
+        event.prompt_tokens, event.completion_tokens, _ = self.used[len(self.calls)]
+        return await super().call(conversation, options, event, json_mode)
+
+
+def called(client, *layers, meter):
+    """Call *client* once and return the record."""
+    with capture() as calls:
+        try:
+            run(stack(client, *layers, meter).call(HELLO, None, event()))
+        except (LLMStatusError, AttemptTimeout):
+            pass
+    (call,) = calls
+    return call
+
+
+class TestPrice:
+    def test_a_known_model(self):
+        call = called(ScriptedClient(Answer("hi", 100, 10), model_name="m"), meter=Meter(prices=Source(m=CENT)))
+        assert [(attempt.cost, attempt.price_source) for attempt in call.attempts] == [(Decimal("1.2"), "cents 1")]
+        assert call.cost == Cost(billed=Decimal("1.2"), saved=Decimal(0), wasted=Decimal(0))
+
+    def test_an_unknown_model_costs_none_and_never_0(self):
+        call = called(ScriptedClient(Answer("hi", 100, 10), model_name="m"), meter=Meter(prices=Source()))
+        assert [(attempt.cost, attempt.price_source) for attempt in call.attempts] == [(None, None)]
+        assert call.cost == Cost(billed=None, saved=Decimal(0), wasted=Decimal(0))
+
+    @pytest.mark.parametrize("answer", [Answer("hi"), Answer("hi", prompt_tokens=10), Answer("hi", completion_tokens=3)])
+    def test_an_answer_without_both_counts_costs_none(self, answer):
+        """The provider charged for it; nobody knows what."""
+        call = called(ScriptedClient(answer, model_name="m"), meter=Meter(prices=Source(m=CENT)))
+        assert call.cost.billed is None
+
+    def test_a_client_without_a_name(self):
+        client = ScriptedClient(Answer("hi", 100, 10))
+        client.model_name = None
+        source = Source()
+        assert called(client, meter=Meter(prices=source)).cost.billed is None
+        assert not source.asked
+
+    def test_cached_tokens_are_priced_as_such(self):
+        rates = Rates((Tier(0, Decimal(1), Decimal(1), cache_read=Decimal("0.1")),), "test")
+        client = ScriptedClient(Answer("hi", 100, 0, cached_tokens=80), model_name="m")
+        assert called(client, meter=Meter(prices=Source(m=rates))).cost.billed == 28
+
+    def test_out_of_the_box(self):
+        """The first call waits for genai-prices to be imported, also where the clock is virtual and stands still."""
+        call = called(ScriptedClient(Answer("hi", 1_000, 100), model_name="openai/gpt-4o"), meter=Meter())
+        assert call.cost.billed == genai.rates("gpt-4o", time.time()).cost(Usage(1_000, 100))
+        assert call.duration == 0
+
+
+class TestWaste:
+    """A failure is charged for where the provider says that it used tokens."""
+
+    def test_a_failed_attempt_with_usage(self):
+        client = Charging((100, 0, LLMStatusError("down", 503)), (100, 10, "hi"), model_name="m")
+        call = called(client, AT_ONCE, meter=Meter(prices=Source(m=CENT)))
+        assert [attempt.cost for attempt in call.attempts] == [1, Decimal("1.2")]
+        assert call.cost == Cost(billed=Decimal("2.2"), saved=Decimal(0), wasted=Decimal(1))
+
+    def test_a_failed_attempt_without_usage_is_free(self):
+        client = ScriptedClient(LLMStatusError("down", 503), Answer("hi", 100, 10), model_name="m")
+        call = called(client, AT_ONCE, meter=Meter(prices=Source(m=CENT)))
+        assert [attempt.cost for attempt in call.attempts] == [None, Decimal("1.2")]
+        assert call.cost == Cost(billed=Decimal("1.2"), saved=Decimal(0), wasted=Decimal(0))
+
+    def test_an_attempt_that_ran_out_of_time(self):
+        client = Charging((100, 0, "too late"), model_name="m")
+        slow = client.call
+
+        async def call(*args, **kwargs):
+            await slow(*args, **kwargs)
+            await asyncio.sleep(60)
+
+        client.call = call
+        record = called(client, Timeout("10s"), meter=Meter(prices=Source(m=CENT)))
+        assert record.error_type == "timeout"
+        assert record.cost == Cost(billed=Decimal(1), saved=Decimal(0), wasted=Decimal(1))
+
+    @given(st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 10**6), st.booleans()), min_size=1, max_size=5))
+    def test_the_columns_add_up(self, attempts):
+        """Whatever happened: billed is the sum of all attempts, and wasted of those that gave no answer."""
+        last = next((index for index, (_, _, ok) in enumerate(attempts) if ok), len(attempts) - 1)
+        used = [(i, o, "hi" if ok else LLMStatusError("down", 503)) for i, o, ok in attempts[: last + 1]]
+        retry = Retry(max_attempts=len(used), backoff=Backoff(base=0))
+        call = called(Charging(*used, model_name="m"), retry, meter=Meter(prices=Source(m=CENT)))
+        costs = [(i + 2 * o) * Decimal("0.01") for i, o, _ in used]
+        assert [attempt.cost for attempt in call.attempts] == costs
+        assert call.cost.billed == sum(costs)
+        assert call.cost.wasted == sum(cost for cost, (_, _, outcome) in zip(costs, used, strict=True) if outcome != "hi")
+
+
+class TestResponseModel:
+    """A gateway's own name has no price; the model that it says answered may have one."""
+
+    def test_the_answering_model_s_price(self):
+        client = ScriptedClient(Answer("hi", 100, 10, response_model="m"), model_name="router")
+        source = Source(m=DIME)
+        call = called(client, meter=Meter(prices=source))
+        assert (call.cost.billed, call.attempts[0].price_source) == (12, "dimes 1")
+        assert [model for model, _ in source.asked] == ["router", "m"]
+
+    def test_a_client_without_a_name(self):
+        client = ScriptedClient(Answer("hi", 100, 10, response_model="m"))
+        client.model_name = None
+        assert called(client, meter=Meter(prices=Source(m=DIME))).cost.billed == 12
+
+    def test_as_the_caller_named_it_comes_first(self):
+        client = ScriptedClient(Answer("hi", 100, 10, response_model="m-2024-08-06"), model_name="m")
+        source = Source(**{"m": CENT, "m-2024-08-06": DIME})
+        assert called(client, meter=Meter(prices=source)).attempts[0].price_source == "cents 1"
+        assert [model for model, _ in source.asked] == ["m"]
+
+    def test_neither_is_known(self):
+        client = ScriptedClient(Answer("hi", 100, 10, response_model="m"), model_name="router")
+        assert called(client, meter=Meter(prices=Source())).cost.billed is None
+
+    def test_a_failed_attempt_is_priced_like_an_answer(self):
+        """Else the bill of the same failure depends on whether an answer came before it."""
+
+        class Gateway(Charging):
+            async def call(self, conversation, options, event, json_mode=False):
+                event.response_model = "m"
+                return await super().call(conversation, options, event, json_mode)
+
+        client = Gateway((100, 0, LLMStatusError("down", 503)), (100, 10, "hi"), model_name="router")
+        call = called(client, AT_ONCE, meter=Meter(prices=Source(m=CENT)))
+        assert call.cost.wasted == 1
+
+
+class TestLookUp:
+    def test_in_a_thread_and_once_however_many_calls(self):
+        """A look-up may block, and costs a hundred times what the arithmetic does."""
+        source = Source(m=CENT)
+        client = stack(ScriptedClient(Answer("hi", 1, 1, delay=1), model_name="m"), Meter(prices=source))
+
+        async def main():
+            await asyncio.gather(*(client.call(HELLO, None, event()) for _ in range(20)))
+            await client.call(HELLO, None, event())
+
+        with capture() as calls:
+            run(main())
+        assert [model for model, _ in source.asked] == ["m"]
+        assert threading.main_thread() not in source.threads
+        assert [call.cost.billed for call in calls] == [Decimal("0.03")] * 21
+
+    def test_for_each_model_and_day(self, monkeypatch):
+        """A price may change from one day to the next, and a process run for months."""
+        now = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+        source = Source(m=CENT, router=None, other=DIME)
+        monkeypatch.setattr(time, "time", lambda: now)
+        mine = stack(ScriptedClient(Answer("hi", 1, 0), model_name="m"), Meter(prices=source))
+        gateway = stack(
+            ScriptedClient(Answer("hi", 1, 0, response_model="other"), model_name="router"), Meter(prices=source)
+        )
+
+        async def main():
+            for client in (mine, gateway, mine, gateway):
+                await client.call(HELLO, None, event())
+
+        for _ in range(3):
+            run(main())
+            now += DAY
+        assert len(source.asked) == len(set(source.asked)) == 9
+        first = now // DAY - 3
+        for model in ("m", "router", "other"):
+            days = [moment // DAY for asked, moment in source.asked if asked == model]
+            assert days == [first, first + 1, first + 2]
+
+    def test_begins_when_the_stack_is_made(self):
+        """The first call then finds it done, or under way."""
+        asked = threading.Event()
+
+        def source(model, now):
+            asked.set()
+
+        stack(ScriptedClient("hi", model_name="m"), Meter(prices=source))
+        assert asked.wait(10)
+
+    def test_a_stack_may_serve_one_loop_after_another(self):
+        client = stack(ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=Source(m=CENT)))
+        with capture() as calls:
+            for _ in range(3):
+                asyncio.run(client.call(HELLO, None, event()))
+        assert [call.cost.billed for call in calls] == [Decimal("0.03")] * 3
+
+    def test_a_source_that_raises_is_reported_and_harms_nothing(self, caplog):
+        def source(model, now):
+            raise OSError("no such table")
+
+        with caplog.at_level("ERROR", "overcoat"):
+            call = called(ScriptedClient(Answer("hi", 1, 1), model_name="m"), meter=Meter(prices=source))
+        assert (call.outcome, call.cost.billed) == ("ok", None)
+        (report,) = caplog.records
+        assert "failed for the model 'm'; its cost is unknown" in report.message
+        assert isinstance(report.exc_info[1], OSError)
+
+    @pytest.mark.parametrize("answered", [True, False])
+    def test_cancellation_while_it_runs(self, answered):
+        """The caller goes at once, what the call cost is not known, and the next call finds the price all the same."""
+        release, source = threading.Event(), Source(m=CENT)
+
+        def slow(model, now):
+            assert release.wait(30)
+            return source(model, now)
+
+        async def hang(conversation, options):
+            await asyncio.get_running_loop().create_future()
+
+        scripted = Charging((1, 1, "hi" if answered else hang), (1, 1, "hi"), model_name="m")
+        client = stack(scripted, Meter(prices=slow))
+
+        async def main():
+            task = asyncio.create_task(client.call(HELLO, None, event()))
+            for _ in range(10):  # a sleep would wait for the thread, since the virtual clock does
+                await asyncio.sleep(0)
+            assert scripted.in_flight == (not answered)
+            assert not task.done()
+            task.cancel()
+            try:
+                with pytest.raises(asyncio.CancelledError):
+                    await task
+                assert not release.is_set()
+            finally:
+                release.set()
+            await client.call(HELLO, None, event())
+
+        with capture() as calls:
+            run(main())
+        assert [(call.outcome, call.cost.billed) for call in calls] == [("cancelled", None), ("ok", Decimal("0.03"))]
+        assert len(source.asked) == 1
+
+    @pytest.mark.xfail(reason="a day's rates are those of its first moment: deepseek's are others by day and by night")
+    def test_at_the_moment_of_the_call(self, monkeypatch):
+        noon = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
+        monkeypatch.setattr(time, "time", lambda: noon)
+        call = called(ScriptedClient(Answer("hi", 10**6, 0), model_name="deepseek-chat"), meter=Meter())
+        assert call.cost.billed == genai.rates("deepseek-chat", noon).cost(Usage(10**6, 0))
+
+    @pytest.mark.xfail(reason="what a source returns is not looked at before it is used", raises=AttributeError)
+    @pytest.mark.parametrize("rates", [0.01, Decimal(1), {"input": 1}])
+    def test_a_source_that_returns_something_else_is_reported_and_harms_nothing(self, rates, caplog):
+        """The answer was paid for: a mistake in a function that prices it must not take it from the caller."""
+        client = stack(ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=lambda model, now: rates))
+        assert run(client.call(HELLO, None, event())) == "hi"
+        assert caplog.records
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
+    @pytest.mark.xfail(reason="a forked child has the pool, but not its one thread: its first look-up never ends")
+    def test_in_a_forked_process(self):
+        """As a web server does that loads the application before it forks its workers (gunicorn's `preload_app`)."""
+        done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=60)
+        assert (done.stdout, done.stderr) == ("hi\n", "")
+
+
+FORKED = """
+import asyncio, os, signal, sys
+from overcoat import LLMEvent, Meter, stack
+from overcoat.testing import Answer, ScriptedClient
+
+def call(client):
+    return asyncio.run(client.call([{"role": "user", "content": "hello"}], None, LLMEvent(prompt="hello", type="test")))
+
+def client(name):
+    return stack(ScriptedClient(Answer("hi", 1, 1), model_name=name), Meter(prices=lambda model, now: None))
+
+call(client("parent"))
+if (child := os.fork()) == 0:
+    signal.alarm(2)  # ends the child that waits for ever
+    print(call(client("child")), flush=True)
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+def test_repr_reads_like_the_code():
+    """A function has no code to show: prices are left out."""
+    assert repr(Meter()) == repr(Meter(prices=Source())) == "Meter()"

@@ -13,6 +13,7 @@ import pytest
 import overcoat
 from overcoat import errors
 from overcoat.errors import (
+    AnswerRejected,
     AttemptTimeout,
     BudgetExceeded,
     CircuitOpen,
@@ -38,6 +39,7 @@ EXAMPLES = [
     PolicyError("retry.max_attempts: 0 must be at least 1"),
     StackOrderError("Retry outside Cache repeats the lookup"),
     AttemptTimeout(8),
+    AnswerRejected("no JSON"),
     Refused("not now"),
     DeadlineExceeded(deadline=15, elapsed=15.25),
     CircuitOpen("openai/gpt-4o", retry_after=12.5),
@@ -125,6 +127,7 @@ def test_timeouts_are_caught_as_every_other_and_are_no_errors_of_the_system(erro
     ("error", "message"),
     [
         (AttemptTimeout(0.25), "no answer within 0.25 s"),
+        (AnswerRejected("no JSON"), "the answer was rejected: no JSON"),
         (DeadlineExceeded(15, 15.254), "the deadline of 15 s is exceeded: 15.254 s have passed"),
         (CircuitOpen("openai/gpt-4o", 12.5), "the circuit of 'openai/gpt-4o' is open for 12.5 s more"),
         (CircuitOpen("openai/gpt-4o"), "the circuit of 'openai/gpt-4o' is open until an operator closes it"),
@@ -153,6 +156,7 @@ def test_messages_carry_the_values(error, message):
     ("error", "attributes"),
     [
         (AttemptTimeout(8), {"timeout": 8}),
+        (AnswerRejected("no JSON"), {"reason": "no JSON"}),
         (DeadlineExceeded(15, 15.2), {"deadline": 15, "elapsed": 15.2}),
         (CircuitOpen("gpt-4o", 12.5), {"key": "gpt-4o", "retry_after": 12.5}),
         (RateLimited(3.2), {"retry_after": 3.2}),
@@ -180,6 +184,7 @@ def test_attributes(error, attributes):
     ("error", "kind", "retry_after"),
     [
         (AttemptTimeout(8), Kind.TIMEOUT, None),
+        (AnswerRejected("no JSON"), Kind.BAD_OUTPUT, None),
         (DeadlineExceeded(15, 15.2), Kind.DEADLINE_EXCEEDED, None),
         (CircuitOpen("gpt-4o", 12.5), Kind.REFUSED, 12.5),
         (RateLimited(3.2), Kind.REFUSED, 3.2),

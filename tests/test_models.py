@@ -8,11 +8,12 @@ from hypothesis import strategies as st
 
 from overcoat.models import _FAMILIES, _PREFIXES, ModelName, parse_model
 
-# `gen_ai.provider.name`, semantic conventions 1.41, and what their main branch has since; written out, since the package
-# that holds them as constants is on its way to another repository.
+# `gen_ai.provider.name`, semantic conventions 1.41 and what they have got since; written out, since the package that
+# holds them as constants has moved them to another repository.
 CONVENTIONS = {
-    "anthropic", "aws.bedrock", "azure.ai.inference", "azure.ai.openai", "cohere", "deepseek", "gcp.gemini", "gcp.gen_ai",
-    "gcp.vertex_ai", "groq", "ibm.watsonx.ai", "mistral_ai", "moonshot_ai", "openai", "perplexity", "x_ai",
+    "anthropic", "aws.bedrock", "azure.ai.inference", "azure.ai.openai", "cohere", "deepseek", "gcp.gemini",
+    "gcp.gen_ai", "gcp.vertex_ai", "groq", "ibm.watsonx.ai", "mistral_ai", "moonshot_ai", "openai", "perplexity",
+    "x_ai",
 }  # fmt: skip
 
 
@@ -27,7 +28,7 @@ CONVENTIONS = {
         ("azure_ai/mistral-large", "azure.ai.inference", "mistral-large"),
         ("anthropic/claude-sonnet-4-5", "anthropic", "claude-sonnet-4-5"),
         ("claude-3-5-haiku-20241022", "anthropic", "claude-3-5-haiku-20241022"),
-        ("bedrock/us.anthropic.claude-sonnet-4-20250514-v1:0", "aws.bedrock", "us.anthropic.claude-sonnet-4-20250514-v1:0"),
+        ("bedrock/us.amazon.nova-pro-v1:0", "aws.bedrock", "us.amazon.nova-pro-v1:0"),
         ("vertex_ai/gemini-2.5-pro", "gcp.vertex_ai", "gemini-2.5-pro"),
         ("gemini/gemini-2.5-flash", "gcp.gemini", "gemini-2.5-flash"),
         ("gemini-2.5-flash", "gcp.gemini", "gemini-2.5-flash"),

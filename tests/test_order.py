@@ -31,7 +31,9 @@ def stand_in(place):
 
 ALL = [stand_in(place) for place in Place]
 
-_subsets = st.sets(st.sampled_from(range(len(ALL))), min_size=1).map(lambda chosen: [ALL[index] for index in sorted(chosen)])
+_subsets = st.sets(st.sampled_from(range(len(ALL))), min_size=1).map(
+    lambda chosen: [ALL[index] for index in sorted(chosen)]
+)
 
 
 @st.composite

@@ -102,6 +102,11 @@ class Stack:
         """The inner client's `model_name`; None where it has none."""
         return getattr(self.innermost, "model_name", None)
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a stack has `call` and `model_name`, and no {name!r}; what it was stacked around is its `client`"
+        )
+
     def __repr__(self) -> str:
         parts = [repr(self.client), *(_repr(layer) for layer in self.layers)]
         if self.order != "canonical":

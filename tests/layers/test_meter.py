@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -61,11 +62,8 @@ class Charging(ScriptedClient):
 
 def called(client, *layers, meter):
     """Call *client* once and return the record."""
-    with capture() as calls:
-        try:
-            run(stack(client, *layers, meter).call(HELLO, None, event()))
-        except (LLMStatusError, AttemptTimeout):
-            pass
+    with capture() as calls, suppress(LLMStatusError, AttemptTimeout):
+        run(stack(client, *layers, meter).call(HELLO, None, event()))
     (call,) = calls
     return call
 
@@ -81,7 +79,9 @@ class TestPrice:
         assert [(attempt.cost, attempt.price_source) for attempt in call.attempts] == [(None, None)]
         assert call.cost == Cost(billed=None, saved=Decimal(0), wasted=Decimal(0))
 
-    @pytest.mark.parametrize("answer", [Answer("hi"), Answer("hi", prompt_tokens=10), Answer("hi", completion_tokens=3)])
+    @pytest.mark.parametrize(
+        "answer", [Answer("hi"), Answer("hi", prompt_tokens=10), Answer("hi", completion_tokens=3)]
+    )
     def test_an_answer_without_both_counts_costs_none(self, answer):
         """The provider charged for it; nobody knows what."""
         call = called(ScriptedClient(answer, model_name="m"), meter=Meter(prices=Source(m=CENT)))
@@ -144,7 +144,9 @@ class TestWaste:
         costs = [(i + 2 * o) * Decimal("0.01") for i, o, _ in used]
         assert [attempt.cost for attempt in call.attempts] == costs
         assert call.cost.billed == sum(costs)
-        assert call.cost.wasted == sum(cost for cost, (_, _, outcome) in zip(costs, used, strict=True) if outcome != "hi")
+        assert call.cost.wasted == sum(
+            cost for cost, (_, _, outcome) in zip(costs, used, strict=True) if outcome != "hi"
+        )
 
 
 class TestResponseModel:

@@ -200,6 +200,20 @@ class TestByClass:
         error, _ = ask(client, policy)
         assert (error.status_code, len(client.calls)) == (429, 2)
 
+    def test_a_backoff_that_is_given_holds_for_every_class(self):
+        client = ScriptedClient(LLMStatusError("busy", 503), LLMResponseError(), "hi")
+        _, waited = ask(client, Retry(max_attempts=3, backoff=Backoff(base="8s"), random=lambda: 0.5))
+        assert waited == 4
+        assert len(client.calls) == 2, "two attempts at the most after bad output, all the same"
+
+    def test_without_one_each_class_has_what_suits_it(self):
+        client = ScriptedClient(LLMStatusError("busy", 503), LLMStatusError("down", 500), "hi")
+        assert ask(client, Retry(random=lambda: 0.5))[1] == 0.5 * 2 + 0.5 * 1
+
+    def test_a_class_may_have_more_attempts_than_the_policy(self):
+        client = ScriptedClient(*[LLMStatusError("limit", 429)] * 4, "hi")
+        assert ask(client, Retry(max_attempts=2, errors={"rate_limited": OnError(max_attempts=6)}))[0] == "hi"
+
     def test_the_built_in_rules_stay_where_nothing_is_said(self):
         client = ScriptedClient(LLMResponseError())
         ask(client, Retry(max_attempts=9, errors={"rate_limited": OnError(max_attempts=5)}))

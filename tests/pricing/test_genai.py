@@ -98,7 +98,10 @@ NOW = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 @pytest.mark.parametrize(
     "spellings",
     [
-        ("gpt-4o", "openai/gpt-4o", "custom_openai/gpt-4o", "azure/gpt-4o", "azure_ai/gpt-4o", "openrouter/openai/gpt-4o"),
+        (
+            "gpt-4o", "openai/gpt-4o", "custom_openai/gpt-4o", "azure/gpt-4o", "azure_ai/gpt-4o",
+            "openrouter/openai/gpt-4o",
+        ),
         ("gemini-2.5-pro", "gemini/gemini-2.5-pro", "vertex_ai/gemini-2.5-pro", "vertex_ai_beta/gemini-2.5-pro"),
         ("claude-opus-4-1", "anthropic/claude-opus-4-1", "openrouter/anthropic/claude-opus-4.1"),
         (
@@ -123,9 +126,9 @@ def test_spellings_of_one_model_cost_the_same(spellings):
 @pytest.mark.parametrize(
     "model",
     [
-        "", "/", "openai/", "nope", "scripted", "router", "llama3", "ollama/llama3", "hosted_vllm/mistral", "nobody/gpt-4o",
-        "gpt-99", "gpt-4o-nonexistent", "claude-nonexistent-9", "anthropic/claude-nonexistent-9", "azure/my-deployment",
-        "ft:gpt-4o-2024-08-06:acme::id", "gpt-4o\0", "\U0001f600", "x" * 10_000,
+        "", "/", "openai/", "nope", "scripted", "router", "llama3", "ollama/llama3", "hosted_vllm/mistral",
+        "nobody/gpt-4o", "gpt-99", "gpt-4o-nonexistent", "claude-nonexistent-9", "anthropic/claude-nonexistent-9",
+        "azure/my-deployment", "ft:gpt-4o-2024-08-06:acme::id", "gpt-4o\0", "\U0001f600", "x" * 10_000,
     ],
     ids=lambda model: repr(model)[:40],
 )  # fmt: skip

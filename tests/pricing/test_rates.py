@@ -80,7 +80,7 @@ TIERED = Rates(
     ("tokens", "rate"), [(0, 1), (1, 1), (199, 1), (200, 1), (201, 2), (400, 2), (401, 3), (10**9, 3)]
 )
 def test_a_cliff_is_behind_its_number_and_prices_everything(tokens, rate):
-    """ "Above 200k" is not "from 200k on"; beyond it, all tokens cost more, those of the answer too."""
+    """What begins above 200k does not begin at 200k; beyond it, all tokens cost more, those of the answer too."""
     assert TIERED.cost(Usage(tokens, 1)) == tokens * rate + 10 * rate
     assert TIERED.cost(Usage(tokens, 1, cache_read_input_tokens=tokens)) == tokens * Decimal(rate) / 10 + 10 * rate
 
@@ -156,6 +156,6 @@ def test_no_usage_costs_less_than_nothing(rates, whole, read, created):
     ],
 )
 def test_tiers_that_break_the_contract_are_refused_where_they_are_written(tiers):
-    """ "By `above`, ascending, the first from 0": a price source of one's own would find out from a wrong invoice."""
+    """They go by `above`, ascending, the first from 0; a price source of one's own would learn it from an invoice."""
     with pytest.raises(ValueError, match="above"):
         Rates(tiers, "test")

@@ -44,7 +44,7 @@ def test_an_entry_lives_exactly_as_long_as_its_ttl(ttl, start):
 
 
 def test_writing_again_begins_a_new_life():
-    """litellm keeps the old end when a live key is written."""
+    """In litellm, a live key that is written keeps its old end."""
 
     async def main():
         store = MemoryStore(ROOMY)

@@ -108,11 +108,12 @@ class Retry(PlacedLayer):
 
     Attributes:
         max_attempts: Of one inference, the first included.
-        backoff: The waits between them.
+        backoff: The waits between them, whatever the failure, unless `errors` says otherwise for its class. None
+            takes what suits each: a base of 0.5 s, of 2 s for an overloaded provider, and no wait after bad output.
         server_delay: What becomes of a delay that the server asks for.
         errors: What differs by class of failure ("rate_limited", "overloaded", "server_error", "timeout",
-            "connection", "bad_output"). Where it does not say: two attempts after a timeout, which may have been
-            billed, two after bad output, without a wait, and a base of 2 s for an overloaded provider.
+            "connection", "bad_output"). Where it does not say, there are at most two attempts after a timeout, which
+            may have been billed, and after bad output.
         random: Draws from [0, 1), for the jitter.
     """
 
@@ -121,7 +122,7 @@ class Retry(PlacedLayer):
     twice: ClassVar[str] = "the attempts of the two would multiply"
 
     max_attempts: int = 3
-    backoff: Backoff = field(default_factory=Backoff)
+    backoff: Backoff | None = None
     server_delay: ServerDelay = field(default_factory=ServerDelay)
     errors: Mapping[str, OnError] = field(default_factory=dict[str, OnError], hash=False)
     random: Callable[[], float] = field(default=random.random, repr=False)
@@ -134,6 +135,12 @@ class Retry(PlacedLayer):
             if name not in kinds:
                 raise ValueError(f"Retry(errors={{{name!r}: ...}}): expected one of {', '.join(kinds)}")
 
+    def on(self, kind: Kind) -> tuple[int, Backoff]:
+        """Return how many attempts there are at the most, and the waits, when the last failure was of *kind*."""
+        own, usual = self.errors.get(kind.value, OnError()), _ON_ERROR.get(kind.value, OnError())
+        attempts = own.max_attempts or min(self.max_attempts, usual.max_attempts or self.max_attempts)
+        return attempts, own.backoff or self.backoff or usual.backoff or Backoff()
+
     def bind(self, client: Client) -> _Retrying:  # noqa: ARG002 - the same for all clients
         """Return the function that retries."""
         return _Retrying(self)
@@ -142,7 +149,6 @@ class Retry(PlacedLayer):
 class _Retrying:
     def __init__(self, policy: Retry) -> None:
         self._policy = policy
-        self._errors = {**_ON_ERROR, **policy.errors}
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
         # The first attempt runs bare, and tenacity is entered only on failure: it costs 80 times what this does.
@@ -150,17 +156,14 @@ class _Retrying:
             return await inner(request)
         except Exception as error:  # noqa: BLE001 - judged below, outside: an attempt begun in an except block would be blamed for what is handled there
             failed = error
-        return await _Repetition(self._policy, self._errors, request, inner, failed).run()
+        return await _Repetition(self._policy, request, inner, failed).run()
 
 
 class _Repetition:
     """The further attempts of one inference, whose first one *failed*."""
 
-    def __init__(
-        self, policy: Retry, errors: Mapping[str, OnError], request: Request, inner: Handler, failed: Exception
-    ) -> None:
+    def __init__(self, policy: Retry, request: Request, inner: Handler, failed: Exception) -> None:
         self._policy = policy
-        self._errors = errors
         self._request = request
         self._inner = inner
         self._replay: Exception | None = failed
@@ -196,19 +199,19 @@ class _Repetition:
 
     def _wait(self, state: tenacity.RetryCallState) -> float:
         policy, failure = self._policy, cast("Failure", self._failure(state))
-        particular = self._errors.get(failure.kind.value, OnError())
-        delay = (particular.backoff or policy.backoff).delay(state.attempt_number, random=policy.random())
+        most, backoff = policy.on(failure.kind)
+        delay = backoff.delay(state.attempt_number, random=policy.random())
         self._source = "policy"
         if failure.retry_after is not None:
             floored = policy.server_delay.floor(delay, failure.retry_after, random=policy.random())
             self._source = "server" if floored > delay else "policy"
             delay = floored
-        self._gave_up = self._reason(state.attempt_number, particular, failure, delay)
+        self._gave_up = self._reason(state.attempt_number, most, failure, delay)
         return delay
 
-    def _reason(self, attempts: int, particular: OnError, failure: Failure, delay: float) -> str | None:
+    def _reason(self, attempts: int, most: int, failure: Failure, delay: float) -> str | None:
         policy, deadline = self._policy, self._request.deadline
-        if attempts >= min(policy.max_attempts, particular.max_attempts or policy.max_attempts):
+        if attempts >= most:
             return "attempts"
         if failure.retry_after is not None and not policy.server_delay.allows(failure.retry_after):
             return "server_delay"

@@ -11,6 +11,7 @@ from overcoat.errors import LLMConnectionError, LLMError, LLMResponseError, LLMS
 from overcoat.llm.base import LLM, LLMClient, LLMEvent
 from overcoat.llm.options import NOT_GIVEN, LLMOptions, NotGiven
 from overcoat.llm.prompt import ChatFormat, PromptTemplate, check_chat
+from overcoat.models import parse_model
 
 
 @dataclass
@@ -174,7 +175,10 @@ class LiteLLM(LLM[LiteLLMOptions]):
     def count_tokens(self, prompt: PromptTemplate[Any]) -> int:
         """Return the tokens of the messages' contents, by litellm's tokenizer for the model."""
         count = _import_litellm().token_counter
-        return sum(count(model=self.model_name, text=message["content"]) for message in prompt.chat)
+        provider, name = parse_model(self.model_name)
+        # litellm knows OpenAI's tokenizers by the bare name only, and takes an older one for "openai/gpt-4o".
+        model = name if provider in ("openai", "azure.ai.openai") else self.model_name
+        return sum(count(model=model, text=message["content"]) for message in prompt.chat)
 
 
 def _import_litellm() -> Any:

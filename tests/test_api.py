@@ -5,19 +5,65 @@ from __future__ import annotations
 import dataclasses
 import inspect
 
-import overcoat
 import pytest
 
-PUBLIC = """
-    LLM LLMClient LLMEvent LLMOptions LiteLLM LiteLLMClient LiteLLMOptions PromptTemplate ChatFormat NotGiven NOT_GIVEN
-    stack Layer Request Reply
-    Trace Deadline Cache Validate Fallback Hedge Retry Backoff OnError ServerDelay Timeout Meter
-    Call Inference Attempt Wait Lookup Usage Cost capture tags
-    OvercoatError PolicyError StackOrderError AttemptTimeout AnswerRejected
-    Refused DeadlineExceeded CircuitOpen RateLimited BudgetExceeded NotCached
-    LLMError LLMConnectionError LLMStatusError LLMResponseError PromptTemplateError
-    __version__
-""".split()
+import overcoat
+
+PUBLIC = [
+    "LLM",
+    "LLMClient",
+    "LLMEvent",
+    "LLMOptions",
+    "LiteLLM",
+    "LiteLLMClient",
+    "LiteLLMOptions",
+    "PromptTemplate",
+    "ChatFormat",
+    "NotGiven",
+    "NOT_GIVEN",
+    "stack",
+    "Layer",
+    "Request",
+    "Reply",
+    "Trace",
+    "Deadline",
+    "Cache",
+    "Validate",
+    "Fallback",
+    "Hedge",
+    "Retry",
+    "Backoff",
+    "OnError",
+    "ServerDelay",
+    "Timeout",
+    "Meter",
+    "Call",
+    "Inference",
+    "Attempt",
+    "Wait",
+    "Lookup",
+    "Usage",
+    "Cost",
+    "capture",
+    "tags",
+    "OvercoatError",
+    "PolicyError",
+    "StackOrderError",
+    "AttemptTimeout",
+    "AnswerRejected",
+    "Refused",
+    "DeadlineExceeded",
+    "CircuitOpen",
+    "RateLimited",
+    "BudgetExceeded",
+    "NotCached",
+    "LLMError",
+    "LLMConnectionError",
+    "LLMStatusError",
+    "LLMResponseError",
+    "PromptTemplateError",
+    "__version__",
+]
 
 LAYERS = [
     overcoat.Trace,

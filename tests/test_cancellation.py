@@ -123,7 +123,9 @@ def test_a_thousand_calls_cancelled_at_once():
         await asyncio.sleep(0.5)
         for task in tasks:
             task.cancel()
-        assert all(isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*tasks, return_exceptions=True))
+        assert all(
+            isinstance(each, asyncio.CancelledError) for each in await asyncio.gather(*tasks, return_exceptions=True)
+        )
         assert len(asyncio.all_tasks()) == 1
 
     with capture() as calls:

@@ -25,6 +25,8 @@ from overcoat.errors import (
     RateLimited,
 )
 
+from .real.parts import need
+
 NOW = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
 REQUEST = httpx.Request("POST", "https://api.example.com/v1/chat/completions")
 RETRYABLE = {"rate_limited", "overloaded", "server_error", "timeout", "connection", "bad_output"}
@@ -281,7 +283,7 @@ def raised(call):
 
 
 def ask_openai(handler):
-    openai = pytest.importorskip("openai")
+    openai = need("openai")
     client = openai.OpenAI(
         api_key="any",
         base_url="https://api.example.com/v1",
@@ -293,8 +295,8 @@ def ask_openai(handler):
 
 
 def ask_anthropic(handler):
-    anthropic = pytest.importorskip("anthropic")
-    http = pytest.importorskip("httpx2")
+    anthropic = need("anthropic")
+    http = need("httpx2")
     client = anthropic.Anthropic(
         api_key="any", max_retries=0, http_client=http.Client(transport=http.MockTransport(handler))
     )
@@ -310,7 +312,7 @@ def test_openai_refusal():
 
 
 def test_anthropic_refusal():
-    http = pytest.importorskip("httpx2")
+    http = need("httpx2")
     error = {"type": "rate_limit_error", "message": "Spent", "details": {"error_code": "enforced_spend_limit_reached"}}
     headers = {"retry-after": "9", "request-id": "req_1", "x-should-retry": "true"}
     failure = classify(
@@ -347,14 +349,14 @@ def test_transport_failures_bare_and_under_sdks(cause, kind):
     bare = getattr(httpx, cause)("it broke")
     assert classify(bare) == expected
     assert classify(ask_openai(fails_with(bare))) == expected
-    http = pytest.importorskip("httpx2")
+    http = need("httpx2")
     assert classify(ask_anthropic(fails_with(getattr(http, cause)("it broke")))) == expected
 
 
 @pytest.mark.parametrize("sdk", ["openai", "anthropic"])
 def test_sdk_failures_without_an_origin(sdk):
     """As they look after a trip through pickle, or from a test double."""
-    package = pytest.importorskip(sdk)
+    package = need(sdk)
     request = httpx.Request("POST", "https://api.example.com")
     response = httpx.Response(200, request=request)
     assert classify(package.APIConnectionError(request=request)).kind == "connection"
@@ -375,13 +377,13 @@ def test_sdk_failures_without_an_origin(sdk):
 )
 def test_an_error_in_the_middle_of_a_stream(body, kind, code):
     """It came with status 200: the code is all there is."""
-    openai = pytest.importorskip("openai")
+    openai = need("openai")
     failure = classify(openai.APIError("the stream broke", REQUEST, body=body))
     assert failure == Failure(Kind(kind), None, code, retryable=kind in RETRYABLE)
 
 
 def test_openai_structured_outputs():
-    openai = pytest.importorskip("openai")
+    openai = need("openai")
     assert classify(openai.ContentFilterFinishReasonError()).kind == "content_filtered"
     cut_off = openai.LengthFinishReasonError(completion=types.SimpleNamespace(usage=None))
     assert classify(cut_off) == Failure(Kind.BAD_OUTPUT, retryable=True)
@@ -426,7 +428,7 @@ def test_exceptions_of_python_and_ours(error, kind):
 
 
 def test_aiohttp():
-    aiohttp = pytest.importorskip("aiohttp")
+    aiohttp = need("aiohttp")
     assert classify(aiohttp.ServerDisconnectedError()).kind == "connection"
     assert classify(aiohttp.ClientPayloadError()).kind == "connection"
     assert classify(aiohttp.ConnectionTimeoutError()).kind == "connection"
@@ -436,7 +438,7 @@ def test_aiohttp():
 
 
 def test_requests():
-    requests = pytest.importorskip("requests")
+    requests = need("requests")
     assert classify(requests.ReadTimeout()).kind == "timeout"
     assert classify(requests.ConnectTimeout()).kind == "connection"
     assert classify(requests.JSONDecodeError("no", "{", 1)).kind == "bad_output"

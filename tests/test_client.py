@@ -8,7 +8,19 @@ from typing import Any
 
 import pytest
 
-from overcoat import Cache, LLMEvent, LLMStatusError, Meter, Reply, Request, Retry, StackOrderError, Timeout, capture, stack
+from overcoat import (
+    Cache,
+    LLMEvent,
+    LLMStatusError,
+    Meter,
+    Reply,
+    Request,
+    Retry,
+    StackOrderError,
+    Timeout,
+    capture,
+    stack,
+)
 from overcoat.testing import Answer, ScriptedClient, run
 
 CONVERSATION = [{"role": "user", "content": "hello"}]
@@ -216,7 +228,6 @@ class TestOddClients:
         class Filtered(Plain):
             async def call(self, conversation, options, event, json_mode=False):
                 event.prompt_tokens = 5
-                return None
 
         client, own = stack(Filtered(), Cache(), Retry(), Timeout("1s"), Meter()), event()
         with capture() as calls:
@@ -269,7 +280,10 @@ class TestBadInput:
             (None, "not NoneType"),
             ({"role": "user", "content": "secret"}, "not dict"),
             (["hello"], "message 0 is str"),
-            ([{"role": "user", "content": "a"}, {"role": "user", "text": "secret"}], "message 1 has the keys role, text"),
+            (
+                [{"role": "user", "content": "a"}, {"role": "user", "text": "secret"}],
+                "message 1 has the keys role, text",
+            ),
             ([{}], "message 0 has the keys none"),
         ],
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,7 @@ from overcoat import (
     capture,
     stack,
 )
+from overcoat.pricing import genai
 from overcoat.telemetry import Telemetry, setup
 from overcoat.telemetry.tree import dollars
 from overcoat.testing import Provider, answer, empty_choices, insufficient_quota, rate_limited, slow, truncated
@@ -195,24 +197,37 @@ def run(model: str | None, *, otlp: bool, jaeger: str) -> bool:
 
 async def _perform(show: Show, model: str | None) -> bool:
     await _rehearse()
-    if model is not None:
-        with capture() as calls:
-            await against(model, show)
-        show.sum_up(calls, received=None)
-        return all(call.outcome == "ok" for call in calls)
+    try:
+        return await (_on_our_stage(show) if model is None else _on_a_real_one(show, model))
+    finally:
+        await _litellm().close_litellm_async_clients()
+
+
+async def _on_our_stage(show: Show) -> bool:
     with Provider() as provider, capture() as calls:
         await against_the_script(show, provider)
     show.sum_up(calls, received=len(provider))
     return len(provider) == _sent(calls)
 
 
+async def _on_a_real_one(show: Show, model: str) -> bool:
+    with capture() as calls:
+        await against(model, show)
+    show.sum_up(calls, received=None)
+    return all(call.outcome == "ok" for call in calls)
+
+
 async def _rehearse() -> None:
-    """Call once, unseen: litellm loads much of itself in its first call, a second that is not the provider's."""
+    """Load what loads late, unseen: prices, and what litellm keeps for its first call; a second that is no provider's."""
+    genai.rates(MODEL, time.time())
     with Provider() as provider:
-        client = stack(LiteLLMClient(MODEL, base_url=provider.url, api_key="any"), Meter())
-        litellm: Any = sys.modules["litellm"]
-        litellm.suppress_debug_info = True  # else it prints advice on reporting bugs with every error that it raises
+        client = LiteLLMClient(MODEL, base_url=provider.url, api_key="any")
+        _litellm().suppress_debug_info = True  # else it prints advice on reporting bugs with every error that it raises
         await client.call([{"role": "user", "content": "?"}], LiteLLMOptions(), LLMEvent(prompt="?", type="Rehearsal"))
+
+
+def _litellm() -> Any:
+    return sys.modules["litellm"]  # the client has imported it
 
 
 def _sent(calls: Sequence[Call]) -> int:

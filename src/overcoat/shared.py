@@ -31,7 +31,7 @@ def shared(settings: Hashable, key: Hashable, make: Callable[[], T]) -> T:
 
 
 def scope_of(client: Client, per: Per) -> tuple[str, ...]:
-    """Return what state of *client* is kept for: the provider (or the client's class) and endpoint, or its model too."""
+    """Return what state of *client* is kept for: its provider, or its class, and endpoint; and its model, per model."""
     model = str(getattr(client, "model_name", None) or "")
     provider, name = parse_model(model)
     endpoint = str(getattr(client, "base_url", None) or "")

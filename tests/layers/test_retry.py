@@ -234,7 +234,9 @@ class TestBadInput:
         with pytest.raises(ValueError, match=r"'rate_limit'.*rate_limited"):
             Retry(errors={"rate_limit": OnError()})
 
-    @pytest.mark.parametrize("make", [lambda: Backoff(base=-1), lambda: Backoff(cap="5"), lambda: ServerDelay(max="-1s")])
+    @pytest.mark.parametrize(
+        "make", [lambda: Backoff(base=-1), lambda: Backoff(cap="5"), lambda: ServerDelay(max="-1s")]
+    )
     def test_durations(self, make):
         with pytest.raises(ValueError, match=r"(Backoff|ServerDelay)\((base|cap|max)=\.\.\.\): "):
             make()

@@ -90,9 +90,13 @@ class TestDeadline:
 
     def test_the_earlier_of_two_counts(self):
         client = ScriptedClient(Answer("late", delay=60))
-        error, _ = run(timed(stack(stack(client, Deadline("9s")), Deadline("3s"), order="as given").call(
-            CONVERSATION, None, LLMEvent([], "test")
-        )))
+        error, _ = run(
+            timed(
+                stack(stack(client, Deadline("9s")), Deadline("3s"), order="as given").call(
+                    CONVERSATION, None, LLMEvent([], "test")
+                )
+            )
+        )
         assert error.deadline == 3
 
     def test_an_answer_in_time_is_an_answer(self):
@@ -130,7 +134,14 @@ def test_no_call_outlives_its_deadline(delays, deadline, timeout, jitter):
 @pytest.mark.parametrize("layer", [Timeout, Deadline])
 @pytest.mark.parametrize(
     ("value", "error"),
-    [(0, ValueError), (-1, ValueError), ("5", ValueError), (float("inf"), ValueError), (None, TypeError), (True, TypeError)],
+    [
+        (0, ValueError),
+        (-1, ValueError),
+        ("5", ValueError),
+        (float("inf"), ValueError),
+        (None, TypeError),
+        (True, TypeError),
+    ],
 )
 def test_bad_input(layer, value, error):
     with pytest.raises(error, match=rf"{layer.__name__}\(after=\.\.\.\)"):

@@ -98,7 +98,8 @@ def test_a_bug_in_the_check_is_the_caller_s_to_see():
 
 
 @pytest.mark.parametrize(
-    ("settings", "error"), [({"check": 7}, TypeError), ({"max_reasks": -1}, ValueError), ({"max_reasks": True}, ValueError)]
+    ("settings", "error"),
+    [({"check": 7}, TypeError), ({"max_reasks": -1}, ValueError), ({"max_reasks": True}, ValueError)],
 )
 def test_bad_input(settings, error):
     with pytest.raises(error, match=rf"Validate\({next(iter(settings))}="):

@@ -113,8 +113,8 @@ def tags(span: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def find_binary() -> Path | None:
-    """Return the Jaeger that OVERCOAT_JAEGER names, else the one that `make jaeger` built, else the one in PATH."""
-    if named := os.environ.get("OVERCOAT_JAEGER"):
+    """Return the Jaeger that JAEGER_BINARY names, else the one that `make jaeger` built, else the one in PATH."""
+    if named := os.environ.get("JAEGER_BINARY"):
         return Path(named)
     version = re.search(r"jaegertracing/jaeger (v\S+)", _MODULE.read_text())
     assert version, _MODULE

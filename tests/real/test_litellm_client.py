@@ -388,7 +388,9 @@ def test_db_allys_options_do_as_well(provider):
 
 
 def test_count_tokens_takes_the_model_s_own_tokenizer():
-    """litellm knows OpenAI's by the bare name only, and counts "openai/gpt-4o" with an older one."""
-    prompt = PromptTemplate([{"role": "system", "content": "\N{OWL}\N{BOOKS}" * 10}, {"role": "user", "content": "Why?"}])
+    """Litellm knows OpenAI's by the bare name only, and counts "openai/gpt-4o" with an older one."""
+    prompt = PromptTemplate(
+        [{"role": "system", "content": "\N{OWL}\N{BOOKS}" * 10}, {"role": "user", "content": "Why?"}]
+    )
     bare, prefixed = (LiteLLM(name).count_tokens(prompt) for name in ("gpt-4o", "openai/gpt-4o"))
     assert prefixed == bare

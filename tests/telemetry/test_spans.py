@@ -34,9 +34,7 @@ DOWN = LLMStatusError("the prompt was: my secret", 503)
 
 
 def traced(*steps, telemetry, layers=(), model="openai/gpt-4o-mini", **settings):
-    trace_layer = Trace(
-        tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider, **settings
-    )
+    trace_layer = Trace(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider, **settings)
     return stack(ScriptedClient(*steps, model_name=model), trace_layer, *layers)
 
 
@@ -273,7 +271,7 @@ def test_samplers_see_what_the_conventions_say_they_must():
     seen = {}
 
     class Recording(Sampler):
-        def should_sample(self, parent_context, trace_id, name, kind=None, attributes=None, links=None, trace_state=None):
+        def should_sample(self, parent_context, trace_id, name, kind=None, attributes=None, *rest, **more):
             seen[name] = dict(attributes or {})
             return ALWAYS_OFF.should_sample(parent_context, trace_id, name)
 

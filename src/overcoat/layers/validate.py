@@ -88,8 +88,12 @@ class _Problem(NamedTuple):
 
 def _told(request: Request, reply: Reply, problem: _Problem) -> list[dict[str, str]]:
     """Return the conversation with the answer and what is wrong with it, or the model would only say it again."""
-    answer = [{"role": "assistant", "content": reply.text}] if reply.text else []
-    if not answer:
-        return cast("list[dict[str, str]]", request.conversation)  # there is nothing that one could reply to
+    conversation = cast("list[dict[str, str]]", request.conversation)
+    if not reply.text:
+        return conversation  # there is nothing that one could reply to
     complaint = f"This answer cannot be used: {problem.reason}. {problem.details}".rstrip()
-    return [*request.conversation, *answer, {"role": "user", "content": f"{complaint}\nAnswer again, without an apology."}]
+    return [
+        *conversation,
+        {"role": "assistant", "content": reply.text},
+        {"role": "user", "content": f"{complaint}\nAnswer again, without an apology."},
+    ]

@@ -18,7 +18,7 @@ class InMemoryTelemetry:
 
     ```python
     telemetry = InMemoryTelemetry()
-    client = stack(MyClient(), Trace(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider))
+    client = stack(MyClient(), Trace(tracer_provider=telemetry.tracer_provider))
     ...
     assert [span.name for span in telemetry.spans] == ["chat gpt-4o", "overcoat.call"]
     ```

@@ -177,7 +177,7 @@ class Floor:
     async def call(self, conversation: Any, options: Any, event: LLMEvent, json_mode: bool = False) -> str:
         """Answer, traced, measured, priced and kept."""
         record = Record(f"{random.getrandbits(64):016x}", time.time())
-        span = self._tracer.start_span(names.SPAN_CALL, attributes={names.CALL_ID: record.id, names.MODEL: MODEL})
+        span = self._tracer.start_span(names.SPAN_CALL, attributes={names.MODEL: MODEL})
         token = context.attach(set_span_in_context(span))
         lookup = "miss"
         try:

@@ -109,7 +109,7 @@ async def observe(make: Any) -> tuple[list[Any], list[Any]]:
             span.name,
             span.kind.name,
             by_id[span.parent.span_id] if span.parent else None,
-            sorted((name, value) for name, value in (span.attributes or {}).items() if name != names.CALL_ID),
+            sorted((span.attributes or {}).items()),
         )
         for span in finished
     ]

@@ -9,24 +9,25 @@ import overcoat
 from overcoat.cli import main
 
 
+class Demo:
+    """Takes the demo's place: it keeps the arguments, and ends as it is told."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str | None, bool, str]] = []
+        self.ends: bool | BaseException = True
+
+    def run(self, model: str | None, *, otlp: bool, jaeger: str) -> bool:
+        self.calls.append((model, otlp, jaeger))
+        if isinstance(self.ends, BaseException):
+            raise self.ends
+        return self.ends
+
+
 @pytest.fixture
-def ran(monkeypatch):
-    """The demo's arguments instead of the demo; set `ends` to what it is to return or raise."""
-    demo = pytest.importorskip("overcoat.demo")
-
-    class Ran:
-        ends: bool | BaseException = True
-        calls: list[tuple] = []
-
-    def run(model, *, otlp, jaeger):
-        Ran.calls.append((model, otlp, jaeger))
-        if isinstance(Ran.ends, BaseException):
-            raise Ran.ends
-        return Ran.ends
-
-    Ran.calls = []
-    monkeypatch.setattr(demo, "run", run)
-    return Ran
+def demo(monkeypatch):
+    replaced = Demo()
+    monkeypatch.setattr("overcoat.demo.run", replaced.run)
+    return replaced
 
 
 def test_it_is_a_module_too():
@@ -57,9 +58,9 @@ def test_arguments_that_make_no_sense_are_refused(arguments):
         (["--no-otlp", "--jaeger", "https://jaeger/ui"], (None, False, "https://jaeger/ui")),
     ],
 )
-def test_the_demo_gets_its_arguments(ran, arguments, expected):
+def test_the_demo_gets_its_arguments(demo, arguments, expected):
     assert main(["demo", *arguments]) == 0
-    assert ran.calls == [expected]
+    assert demo.calls == [expected]
 
 
 @pytest.mark.parametrize(
@@ -70,8 +71,8 @@ def test_the_demo_gets_its_arguments(ran, arguments, expected):
         (ImportError("LiteLLM models need litellm"), 1, "overcoat: LiteLLM models need litellm\n"),
     ],
 )
-def test_the_exit_code_says_how_it_ended(ran, capsys, ends, code, said):
-    ran.ends = ends
+def test_the_exit_code_says_how_it_ended(demo, capsys, ends, code, said):
+    demo.ends = ends
     assert main(["demo"]) == code
     assert capsys.readouterr().err == said
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import math
-from dataclasses import dataclass, fields
+import weakref
+from dataclasses import dataclass, fields, make_dataclass
 from types import MappingProxyType
 from typing import Any, ClassVar
 
@@ -100,9 +102,21 @@ def test_the_options_are_left_as_they_are():
     assert type(options["temperature"]) is float
 
 
-@pytest.mark.parametrize("options", [object(), 7, "secret", [("secret", 1)], {"secret"}])
+@pytest.mark.parametrize("options", [object(), 7, "secret", [("secret", 1)], {"secret"}, Options, dict])
 def test_options_that_cannot_be_listed_are_uncacheable(options):
     """The message names their type, never what is in them."""
     with pytest.raises(Uncacheable, match=f"options of type {type(options).__name__} are neither") as caught:
         given_options(options)
     assert "secret" not in str(caught.value)
+
+
+def test_classes_made_at_run_time_are_not_kept():
+    """What is known of a class is kept for a few dozen of them, and not for each that a process ever makes."""
+    made: list[weakref.ref[type]] = []
+    for _ in range(200):
+        kind = make_dataclass("Made", [("seed", int)])
+        assert given_options(kind(7)) == {"seed": 7}
+        made.append(weakref.ref(kind))
+    del kind
+    gc.collect()
+    assert sum(each() is not None for each in made) < 100

@@ -110,15 +110,19 @@ def test_a_layer_twice_around_another_is_refused():
         check_order([Retry(), Timeout("1s"), Retry()])
 
 
-@pytest.mark.xfail(reason="types are compared, and not places")
 def test_a_layer_and_one_derived_from_it_are_two_of_a_kind():
     """Their attempts multiply just the same."""
 
     class Patient(Retry):
         pass
 
-    with pytest.raises(StackOrderError, match="twice"):
-        check_order([Patient(), Retry()])
+    for layers, text in (
+        ([Patient(), Retry()], "Retry stands twice, once as Patient: "),
+        ([Retry(), custom, Patient()], "Patient stands twice, once as Retry: "),
+        ([Patient(), Patient()], "Patient stands twice: "),
+    ):
+        with pytest.raises(StackOrderError, match=f"^{text}{re.escape(Retry.twice)}"):
+            check_order(layers)
 
 
 def test_the_stack_refuses_before_anything_is_sent():

@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol, cast
 
 from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Observer, PlacedLayer
 from overcoat.order import Place, place_of, position
-from overcoat.recorder import record_attempts, record_calls, record_inferences
+from overcoat.recorder import Observers, record_attempts, record_calls, record_inferences
 
 Send = Callable[[Client], Handler]
 
@@ -38,9 +38,9 @@ def assemble(client: Client, bound: Sequence[Bound], send: Send) -> Handler:
     """Return the handler of a whole call: *bound*, outermost first, around *client*, which *send* turns into one."""
     # Trace's place is that of the call's record: what stands outside it is not a part of the call.
     first = next((index for index, each in enumerate(bound) if _begins_the_call(each.layer)), 0)
-    observers = [each.observer for each in bound if each.observer is not None]
-    handler = _inside(client, bound[first:], observers, [each.layer for each in bound], send)
-    handler = _around(record_calls(observers), handler)
+    observer = _one([each.observer for each in bound])
+    handler = _inside(client, bound[first:], observer, [each.layer for each in bound], send)
+    handler = _around(record_calls(observer), handler)
     for each in reversed(bound[:first]):
         if each.function is not None:
             handler = _around(each.function, handler)
@@ -50,16 +50,16 @@ def assemble(client: Client, bound: Sequence[Bound], send: Send) -> Handler:
 def _inside(
     client: Client,
     bound: Sequence[Bound],
-    observers: Sequence[Observer],
+    observer: Observer | None,
     layers: Sequence[Layer | PlacedLayer],
     send: Send,
 ) -> Handler:
     """Return the handler of what a call does; *layers* are all that the stack has, for what observes other targets."""
     recorders = {
-        position([each.layer for each in bound], Place.ATTEMPT): [record_attempts(observers)],
+        position([each.layer for each in bound], Place.ATTEMPT): [record_attempts(observer)],
     }
     inference = position([each.layer for each in bound], Place.INFERENCE)
-    recorders.setdefault(inference, []).append(record_inferences(observers, getattr(client, "model_name", None)))
+    recorders.setdefault(inference, []).append(record_inferences(observer, getattr(client, "model_name", None)))
     handler = send(client)
     for index in range(len(bound), -1, -1):
         if index < len(bound):
@@ -84,12 +84,14 @@ def _branch(target: Client, rest: Sequence[Bound], layers: Sequence[Layer | Plac
     else:
         client = target
         bound = [Bound.to(target, each.layer) for each in rest]
-    observers = [
-        observer
-        for layer in layers
-        if isinstance(layer, PlacedLayer) and (observer := layer.observer(client)) is not None
-    ]
-    return Branch(getattr(client, "model_name", None), _inside(client, bound, observers, layers, send))
+    observer = _one([layer.observer(client) for layer in layers if isinstance(layer, PlacedLayer)])
+    return Branch(getattr(client, "model_name", None), _inside(client, bound, observer, layers, send))
+
+
+def _one(observers: Sequence[Observer | None]) -> Observer | None:
+    """Return all *observers* as one; there seldom is a second, and none costs nothing."""
+    present = [observer for observer in observers if observer is not None]
+    return present[0] if len(present) == 1 else Observers(present) if present else None
 
 
 def _begins_the_call(layer: Layer | PlacedLayer) -> bool:

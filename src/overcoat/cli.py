@@ -72,6 +72,6 @@ def _demo(given: argparse.Namespace) -> int:
     try:
         well = run(given.model, otlp=not given.no_otlp, jaeger=given.jaeger)
     except ImportError as missing:  # litellm, which is an extra; the message says how to get it
-        print(f"overcoat: {missing}", file=sys.stderr)  # noqa: T201
+        print(f"overcoat: {missing}", file=sys.stderr)
         return FAILED
     return OK if well else FAILED

@@ -218,7 +218,7 @@ async def _on_a_real_one(show: Show, model: str) -> bool:
 
 
 async def _rehearse() -> None:
-    """Load what loads late, unseen: prices, and what litellm keeps for its first call; a second that is no provider's."""
+    """Load, unseen, what loads late: the prices, and what litellm leaves for its first call, which takes a second."""
     genai.rates(MODEL, time.time())
     with Provider() as provider:
         client = LiteLLMClient(MODEL, base_url=provider.url, api_key="any")

@@ -112,9 +112,13 @@ class AnswerRejected(OvercoatError):
 
 
 class Refused(OvercoatError):
-    """The call was not sent, or not sent again, by a decision of ours."""
+    """The call was not sent, or not sent again, by a decision of ours.
+
+    `cause` names the decision, on spans and metrics and in what a `Fallback` is for.
+    """
 
     kind: ClassVar[Kind] = Kind.REFUSED
+    cause: ClassVar[str] = "refused"
 
 
 class DeadlineExceeded(Refused, TimeoutError):
@@ -126,6 +130,7 @@ class DeadlineExceeded(Refused, TimeoutError):
     """
 
     kind: ClassVar[Kind] = Kind.DEADLINE_EXCEEDED
+    cause: ClassVar[str] = Kind.DEADLINE_EXCEEDED.value
 
     def __init__(self, deadline: float, elapsed: float) -> None:
         super().__init__(f"the deadline of {deadline:g} s is exceeded: {round(elapsed, 3):g} s have passed")
@@ -141,6 +146,8 @@ class CircuitOpen(Refused):
         retry_after: Seconds until a call is let through to see how it is; None where it takes an operator.
     """
 
+    cause: ClassVar[str] = "breaker_open"
+
     def __init__(self, key: str, retry_after: float | None = None) -> None:
         until = "until an operator closes it" if retry_after is None else f"for {round(retry_after, 3):g} s more"
         super().__init__(f"the circuit of {key!r} is open {until}")
@@ -154,6 +161,8 @@ class RateLimited(Refused):
     Attributes:
         retry_after: Seconds until there is a slot; None where that depends on other calls.
     """
+
+    cause: ClassVar[str] = "limit_reached"
 
     def __init__(self, retry_after: float | None = None) -> None:
         when = "" if retry_after is None else f"; the next is free in {round(retry_after, 3):g} s"
@@ -171,6 +180,8 @@ class BudgetExceeded(Refused):
         reserved: US dollars set aside for calls that are under way.
         resets_at: When the next window begins; None for a budget without windows.
     """
+
+    cause: ClassVar[str] = "budget_exceeded"
 
     def __init__(
         self, scope: str, limit: Decimal, spent: Decimal, reserved: Decimal, resets_at: datetime | None = None
@@ -190,6 +201,8 @@ class NotCached(Refused):
     Attributes:
         key: The cache key.
     """
+
+    cause: ClassVar[str] = "not_cached"
 
     def __init__(self, key: str) -> None:
         super().__init__(f"there is no stored answer under {key!r}, and the policy allows no other")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any, ClassVar, NamedTuple, Protocol, cast, runtime_checkable
+from dataclasses import Field, fields
+from types import MappingProxyType
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol, cast, runtime_checkable
 
 from overcoat.order import Place
 from overcoat.record import Attempt, Call, Inference, Role
@@ -19,8 +20,7 @@ class Client(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
+class Request(NamedTuple):
     """What a layer gets: the arguments of `call`, and the records that are being filled.
 
     Attributes:
@@ -47,25 +47,15 @@ class Request:
 
     def replace(self, **changes: Any) -> Request:
         """Return a copy with *changes*, for a layer that sends something else than it got."""
-        return replace(self, **changes)
+        return self._replace(**changes)
 
-    def within(self, inference: Inference, attempt: Attempt | None) -> Request:
-        """Return a copy that belongs to *inference* and *attempt*; `replace` would cost three times as much."""
-        return Request(
-            self.conversation,
-            self.options,
-            self.event,
-            self.json_mode,
-            self.call,
-            inference,
-            attempt,
-            self.deadline,
-            self.role,
-        )
+    def within(self, call: Call, inference: Inference | None = None, attempt: Attempt | None = None) -> Request:
+        """Return a copy that fills these records; `replace` takes four times as long, and every call needs several."""
+        conversation, options, event, json_mode, _, _, _, deadline, role = self
+        return Request(conversation, options, event, json_mode, call, inference, attempt, deadline, role)
 
 
-@dataclass(frozen=True, slots=True)
-class Reply:
+class Reply(NamedTuple):
     """What a layer returns.
 
     Attributes:
@@ -75,15 +65,16 @@ class Reply:
     """
 
     text: str | None
-    fields: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    fields: Mapping[str, Any] = MappingProxyType({})
     attempt: Attempt | None = None
 
     def replace(self, **changes: Any) -> Reply:
         """Return a copy with *changes*, for a layer that answers something else than it got."""
-        return replace(self, **changes)
+        return self._replace(**changes)
 
 
 Handler = Callable[[Request], Awaitable[Reply]]
+Level = Literal["call", "inference", "attempt"]
 
 
 class Layer(Protocol):
@@ -97,33 +88,15 @@ class Layer(Protocol):
 class Observer(Protocol):
     """What a projection of the record must provide: spans, metrics and log lines are made by observers.
 
-    The records are `request.call`, `request.inference` and `request.attempt`. Each `*_started` is called in the context
-    of the code that it precedes, may change that context (a span becomes the current one), and returns what its
-    `*_ended` gets back. The record is complete when `*_ended` is called; *reply* is None where it ended with an error.
+    *level* says which record begins or is complete: `request.call`, `request.inference` or `request.attempt`.
     """
 
-    def call_started(self, request: Request) -> Any:
-        """Note that a call begins."""
+    def started(self, level: Level, request: Request) -> Any:
+        """Note that it begins, in the context of what follows, which this may change; `ended` gets what is returned."""
         ...
 
-    def call_ended(self, request: Request, reply: Reply | None, begun: Any) -> None:
-        """Note that a call is over."""
-        ...
-
-    def inference_started(self, request: Request) -> Any:
-        """Note that an inference begins."""
-        ...
-
-    def inference_ended(self, request: Request, reply: Reply | None, begun: Any) -> None:
-        """Note that an inference is over."""
-        ...
-
-    def attempt_started(self, request: Request) -> Any:
-        """Note that a request to the provider begins."""
-        ...
-
-    def attempt_ended(self, request: Request, reply: Reply | None, begun: Any) -> None:
-        """Note that a request to the provider is over."""
+    def ended(self, level: Level, request: Request, reply: Reply | None, begun: Any) -> None:
+        """Note that it is over; *reply* is None where it ended with an error."""
         ...
 
 
@@ -164,7 +137,10 @@ class Branch(NamedTuple):
 class BranchingLayer(PlacedLayer):
     """A layer that can send a request to other clients as well, each through layers of its own."""
 
-    targets: Sequence[Client]
+    @property
+    def targets(self) -> Sequence[Client]:
+        """The clients beside the stack's own."""
+        raise NotImplementedError
 
     def bind(self, client: Client) -> None:
         """Return nothing yet: its function is made by `branch`, when what lies inside is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 
@@ -42,24 +43,26 @@ _PREFIXES = {
     "xai": "x_ai",
 }
 
-# How families begin that only one provider serves under a bare name.
+# Bare names that can only be meant for their maker's API: those of closed models and, of makers whose weights anyone
+# may serve (gpt-oss, command-r, mistral-nemo, deepseek-r1), aliases and releases that are no weights' names.
 _FAMILIES = (
-    (("gpt-", "chatgpt-", "o1", "o3", "o4"), "openai"),
-    (("claude-",), "anthropic"),
-    (("gemini-",), "gcp.gemini"),
-    (("command-",), "cohere"),
-    (("mistral-", "codestral-", "ministral-"), "mistral_ai"),
-    (("deepseek-",), "deepseek"),
-    (("grok-",), "x_ai"),
+    (re.compile(r"(gpt-([0-9]|audio|chat|realtime)|chatgpt-|o[0-9](-|$))"), "openai"),
+    (re.compile(r"claude-"), "anthropic"),
+    (re.compile(r"gemini-"), "gcp.gemini"),
+    (re.compile(r"command-.+-[0-9]{2}-20[0-9]{2}$"), "cohere"),
+    (re.compile(r"(mistral|codestral|ministral)-(.+-)?latest$"), "mistral_ai"),
+    (re.compile(r"deepseek-(chat|reasoner)$"), "deepseek"),
+    (re.compile(r"grok-([4-9]|code-)"), "x_ai"),
+    (re.compile(r"sonar(-|$)"), "perplexity"),
 )
 
 
 def parse_model(name: str) -> ModelName:
     """Take *name* apart as litellm would, such as "azure/gpt-4o", "gpt-4o" or "openrouter/openai/gpt-4o"."""
     prefix, slash, rest = name.partition("/")
-    if slash and rest:
+    if prefix and slash and rest:
         return ModelName(_PREFIXES.get(prefix, prefix), rest)
-    for beginnings, provider in _FAMILIES:
-        if name.startswith(beginnings):
+    for family, provider in _FAMILIES:
+        if family.match(name):
             return ModelName(provider, name)
     return ModelName(None, name)

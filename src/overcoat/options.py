@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, cast
 
 TRANSPORT = frozenset({"timeout"})
@@ -25,8 +26,8 @@ def given_options(options: Any) -> dict[str, Any]:
     """
     if options is None:
         return {}
-    if dataclasses.is_dataclass(options):
-        items = [(field.name, getattr(options, field.name)) for field in dataclasses.fields(options)]
+    if dataclasses.is_dataclass(options) and not isinstance(options, type):
+        items = [(name, getattr(options, name)) for name in _fields(type(options))]
     elif isinstance(options, Mapping):
         items = list(cast("Mapping[str, Any]", options).items())
     else:
@@ -36,3 +37,8 @@ def given_options(options: Any) -> dict[str, Any]:
         for name, value in items
         if value is not None and type(value).__name__ != "NotGiven" and name not in TRANSPORT
     }
+
+
+@lru_cache(maxsize=64)  # and not without a bound: a class that is made for each call would be kept for ever
+def _fields(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in dataclasses.fields(kind))

@@ -36,7 +36,7 @@ def place_of(layer: Any) -> Place | None:
 
 
 def check_order(layers: Sequence[Any]) -> None:
-    """Refuse *layers*, outermost first, where two that know their places stand the wrong way round or one stands twice.
+    """Refuse *layers*, outermost first, where two that know their places stand the wrong way round or share one.
 
     Raises:
         StackOrderError: Naming both layers, the reason, and the order that would be right.
@@ -49,9 +49,11 @@ def check_order(layers: Sequence[Any]) -> None:
                 f"{_name(inner)} stands inside {_name(outer)}, but belongs outside it: {inner.because}. "
                 f'The right order is {right}; order="as given" waives this check.'
             )
-        if type(outer) is type(inner):
+        if outer.place == inner.place:
+            also = "" if _name(outer) == _name(inner) else f", once as {_name(outer)}"
             raise StackOrderError(
-                f'{_name(inner)} stands twice: {inner.twice}. Keep one of the two; order="as given" waives this check.'
+                f"{_name(inner)} stands twice{also}: {inner.twice}. "
+                'Keep one of the two; order="as given" waives this check.'
             )
 
 

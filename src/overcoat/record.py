@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, Literal
+from typing import Literal, TypeVar
 
 from overcoat.classification import Failure, classify
 
 Outcome = Literal["ok", "error", "refused", "cancelled"]
 CacheResult = Literal["hit", "miss", "coalesced", "bypass", "refused"]
 Role = Literal["primary", "reask", "fallback", "hedge"]
+CircuitState = Literal["closed", "open", "half_open"]
 WaitKind = Literal["backoff", "rate_limit"]
 WaitSource = Literal["policy", "server", "limiter"]
 SpanIds = tuple[int, int]  # trace id and span id, as OpenTelemetry's SpanContext has them
 
 ZERO = Decimal(0)
+
+
+T = TypeVar("T")
+
+
+def _empty(_: type[T]) -> list[T]:
+    # As a default factory, `list[T]` takes four times as long.
+    return []
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,8 +135,8 @@ class Inference:
     model: str | None
     started: float
     role: Role = "primary"
-    attempts: list[Attempt] = field(default_factory=list[Attempt])
-    waits: list[Wait] = field(default_factory=list[Wait])
+    attempts: list[Attempt] = field(default_factory=lambda: _empty(Attempt))
+    waits: list[Wait] = field(default_factory=lambda: _empty(Wait))
     ended: float | None = None
     failure: Failure | None = None
     error_type: str | None = None
@@ -166,12 +174,22 @@ class Lookup:
 
 
 @dataclass(slots=True, eq=False)
+class Turn:
+    """A breaker's circuit that this call turned to another `state`, at a moment on the event loop's clock."""
+
+    circuit: str
+    state: CircuitState
+    at: float
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """One call through a stack, complete once `outcome` is set.
 
     `started` and `ended` are seconds on the event loop's clock, as all times below it are; `at` gives Unix time.
     `delivered` is the usage of the answer that the caller got, which is also what its event says. `usage` is what was
-    charged for this call: more where attempts were wasted, nothing where the cache answered.
+    charged for this call: more where attempts were wasted, nothing where the cache answered. `span` is the call's span,
+    where it has one.
     """
 
     client: str
@@ -180,8 +198,8 @@ class Call:
     tags: Mapping[str, str]
     started: float
     epoch: float
-    id: str = field(default_factory=lambda: f"{random.getrandbits(64):016x}")
-    inferences: list[Inference] = field(default_factory=list[Inference])
+    inferences: list[Inference] = field(default_factory=lambda: _empty(Inference))
+    turns: list[Turn] = field(default_factory=lambda: _empty(Turn))
     cache: Lookup | None = None
     delivered: Usage | None = None
     outcome: Outcome | None = None
@@ -189,7 +207,8 @@ class Call:
     error_type: str | None = None
     ended: float | None = None
     cost: Cost = Cost(ZERO, ZERO, ZERO)
-    _failures: dict[int, tuple[BaseException, Failure]] = field(default_factory=dict[int, Any], repr=False)
+    span: SpanIds | None = None
+    _failures: dict[int, tuple[BaseException, Failure]] | None = field(default=None, repr=False)
 
     @property
     def attempts(self) -> Sequence[Attempt]:
@@ -214,6 +233,8 @@ class Call:
 
     def classify(self, error: BaseException, ambient: BaseException | None = None) -> Failure:
         """Classify *error* once, however many layers it passes; see `overcoat.errors.classify` for *ambient*."""
+        if self._failures is None:
+            self._failures = {}
         known = self._failures.get(id(error))
         if known is None:
             known = self._failures[id(error)] = (error, classify(error, ambient=ambient))
@@ -221,17 +242,26 @@ class Call:
 
     def fork(self) -> Call:
         """Return an empty record with the same caller, for work that may outlive this call or be shared with others."""
-        return Call(self.client, self.model, self.json_mode, self.tags, self.started, self.epoch, self.id)
+        return Call(self.client, self.model, self.json_mode, self.tags, self.started, self.epoch)
+
+    def adopt(self, other: Call) -> None:
+        """Take over what was done for this call under the record *other*, a fork of it."""
+        self.inferences.extend(other.inferences)
+        self.turns.extend(other.turns)
 
     def settle(self, answered_by: Attempt | None) -> None:
         """Set `cost` and `delivered` when nothing can be added any more; the answer is that of *answered_by*."""
+        self._failures = None  # an error refers to frames that refer to this record
         attempts = self.attempts
+        if len(attempts) == 1 and attempts[0] is answered_by:  # as it almost always is
+            self.cost = Cost(answered_by.cost, ZERO, ZERO)
+            self.delivered = answered_by.usage
+            return
         saved = self.cache.cost if self.outcome == "ok" and self.cache is not None and self.cache.served else ZERO
         wasted = total_cost([attempt for attempt in attempts if attempt is not answered_by])
         self.cost = Cost(total_cost(attempts), saved, wasted)
         if self.outcome == "ok":
             self.delivered = answered_by.usage if answered_by is not None else self.cache.usage if self.cache else None
-        self._failures.clear()  # an error refers to frames that refer to this record
 
 
 def total_usage(attempts: Sequence[Attempt]) -> Usage | None:

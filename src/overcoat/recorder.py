@@ -9,7 +9,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 from overcoat.classification import Failure, Kind
-from overcoat.layer import Handler, Layer, Observer, Reply, Request
+from overcoat.errors import Refused
+from overcoat.layer import Handler, Layer, Level, Observer, Reply, Request
 from overcoat.record import Attempt, Call, Inference
 
 logger = logging.getLogger("overcoat")
@@ -18,14 +19,14 @@ _TIMER_SLACK = 1e-6
 """Seconds: a loop runs a timer early by up to its clock's resolution."""
 
 
-def record_calls(observers: Sequence[Observer]) -> Layer:
-    """Return the layer that completes the `Call` record and tells *observers*."""
+def record_calls(observer: Observer | None) -> Layer:
+    """Return the layer that completes the `Call` record and tells the *observer*."""
 
     async def record_call(request: Request, inner: Handler) -> Reply:
         call = request.call
         clock = asyncio.get_running_loop().time
         reply: Reply | None = None
-        begun = [_tell(observer.call_started, request) for observer in observers]
+        begun = _tell(observer.started, "call", request) if observer else None
         try:
             reply = await inner(request)
             call.outcome = "ok"
@@ -38,23 +39,23 @@ def record_calls(observers: Sequence[Observer]) -> Layer:
         finally:
             call.ended = clock()
             call.settle(reply.attempt if reply else None)
-            for observer, beginning in zip(observers, begun, strict=True):
-                _tell(observer.call_ended, request, reply, beginning)
+            if observer:
+                _tell(observer.ended, "call", request, reply, begun)
 
     return record_call
 
 
-def record_inferences(observers: Sequence[Observer], model: str | None) -> Layer:
-    """Return the layer that adds an `Inference` of *model* to the call and tells *observers*."""
+def record_inferences(observer: Observer | None, model: str | None) -> Layer:
+    """Return the layer that adds an `Inference` of *model* to the call and tells the *observer*."""
 
     async def record_inference(request: Request, inner: Handler) -> Reply:
         call = request.call
         clock = asyncio.get_running_loop().time
         inference = Inference(model, clock(), request.role)
         call.inferences.append(inference)
-        request = request.within(inference, None)
+        request = request.within(call, inference)
         reply: Reply | None = None
-        begun = [_tell(observer.inference_started, request) for observer in observers]
+        begun = _tell(observer.started, "inference", request) if observer else None
         try:
             reply = await inner(request)
         except BaseException as error:
@@ -64,14 +65,14 @@ def record_inferences(observers: Sequence[Observer], model: str | None) -> Layer
             return reply
         finally:
             inference.ended = clock()
-            for observer, beginning in zip(observers, begun, strict=True):
-                _tell(observer.inference_ended, request, reply, beginning)
+            if observer:
+                _tell(observer.ended, "inference", request, reply, begun)
 
     return record_inference
 
 
-def record_attempts(observers: Sequence[Observer]) -> Layer:
-    """Return the layer that adds an `Attempt` to the inference and tells *observers*."""
+def record_attempts(observer: Observer | None) -> Layer:
+    """Return the layer that adds an `Attempt` to the inference and tells the *observer*."""
 
     async def record_attempt(request: Request, inner: Handler) -> Reply:
         inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
@@ -82,9 +83,9 @@ def record_attempts(observers: Sequence[Observer]) -> Layer:
         if inference.waits:
             attempt.waited = sum(wait.duration for wait in inference.waits if wait.before == attempt.number)
         inference.attempts.append(attempt)
-        request = request.within(inference, attempt)
+        request = request.within(request.call, inference, attempt)
         reply: Reply | None = None
-        begun = [_tell(observer.attempt_started, request) for observer in observers]
+        begun = _tell(observer.started, "attempt", request) if observer else None
         try:
             reply = await inner(request)
         except BaseException as error:
@@ -94,10 +95,26 @@ def record_attempts(observers: Sequence[Observer]) -> Layer:
             return reply
         finally:
             attempt.ended = clock()
-            for observer, beginning in zip(observers, begun, strict=True):
-                _tell(observer.attempt_ended, request, reply, beginning)
+            if observer:
+                _tell(observer.ended, "attempt", request, reply, begun)
 
     return record_attempt
+
+
+class Observers:
+    """Several observers as one: they are told in their order, and what each returned is given back to it."""
+
+    def __init__(self, observers: Sequence[Observer]) -> None:
+        self._observers = observers
+
+    def started(self, level: Level, request: Request) -> list[Any]:
+        """Tell all that it begins."""
+        return [_tell(observer.started, level, request) for observer in self._observers]
+
+    def ended(self, level: Level, request: Request, reply: Reply | None, begun: Sequence[Any]) -> None:
+        """Tell all that it is over."""
+        for observer, own in zip(self._observers, begun, strict=True):
+            _tell(observer.ended, level, request, reply, own)
 
 
 def _fail(
@@ -111,8 +128,11 @@ def _fail(
     if failure.kind is Kind.CANCELLED and request.deadline is not None and now >= request.deadline - _TIMER_SLACK:
         failure = Failure(Kind.DEADLINE_EXCEEDED)  # it was the deadline's timer that cancelled, not the caller
     record.failure = failure
-    # The kinds are a closed set; of an exception that nobody knows, its class is the best that can be said.
-    record.error_type = failure.kind.value if failure.kind is not Kind.UNKNOWN else type(error).__qualname__
+    if failure.kind is Kind.REFUSED and isinstance(error, Refused):
+        record.error_type = error.cause
+    else:
+        # The kinds are a closed set; of an exception that nobody knows, its class is the best that can be said.
+        record.error_type = failure.kind.value if failure.kind is not Kind.UNKNOWN else type(error).__qualname__
     return failure
 
 

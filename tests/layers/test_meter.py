@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
-import sys
 import threading
 import time
 from contextlib import suppress
@@ -26,7 +23,7 @@ from overcoat.testing import Answer, ScriptedClient, run
 HELLO = [{"role": "user", "content": "hello"}]
 CENT = Rates((Tier(0, Decimal("0.01"), Decimal("0.02")),), "cents 1")  # for a token of input, two for one of output
 DIME = Rates((Tier(0, Decimal("0.1"), Decimal("0.2")),), "dimes 1")
-DAY = 86_400
+HALF_HOUR = 1_800
 AT_ONCE = Retry(max_attempts=5, backoff=Backoff(base=0))
 
 
@@ -35,16 +32,14 @@ def event(**fields: Any) -> LLMEvent:
 
 
 class Source:
-    """A price source that remembers what it was asked, and by which thread."""
+    """A price source that remembers what it was asked."""
 
     def __init__(self, **known: Rates) -> None:
         self.known = known
         self.asked: list[tuple[str, float]] = []
-        self.threads: set[threading.Thread] = set()
 
     def __call__(self, model: str, now: float) -> Rates | None:
         self.asked.append((model, now))
-        self.threads.add(threading.current_thread())
         return self.known.get(model)
 
 
@@ -100,7 +95,6 @@ class TestPrice:
         assert called(client, meter=Meter(prices=Source(m=rates))).cost.billed == 28
 
     def test_out_of_the_box(self):
-        """The first call waits for genai-prices to be imported, also where the clock is virtual and stands still."""
         call = called(ScriptedClient(Answer("hi", 1_000, 100), model_name="openai/gpt-4o"), meter=Meter())
         assert call.cost.billed == genai.rates("gpt-4o", time.time()).cost(Usage(1_000, 100))
         assert call.duration == 0
@@ -122,7 +116,7 @@ class TestWaste:
         assert call.cost == Cost(billed=Decimal("1.2"), saved=Decimal(0), wasted=Decimal(0))
 
     def test_an_attempt_that_ran_out_of_time(self):
-        """Its price is known from an earlier call: a cancellation waits for no look-up."""
+        """Where the answer came too late, it was charged for all the same."""
 
         class Slow(Charging):
             async def call(self, conversation, options, event, json_mode=False):
@@ -197,10 +191,11 @@ class TestResponseModel:
 
 
 class TestLookUp:
-    def test_in_a_thread_and_once_however_many_calls(self):
-        """A look-up may block, and costs a hundred times what the arithmetic does."""
+    def test_when_the_stack_is_made_and_once_however_many_calls(self):
+        """A look-up costs a hundred times what the arithmetic does, and the first one imports a library."""
         source = Source(m=CENT)
         client = stack(ScriptedClient(Answer("hi", 1, 1, delay=1), model_name="m"), Meter(prices=source))
+        assert [model for model, _ in source.asked] == ["m"]
 
         async def main():
             await asyncio.gather(*(client.call(HELLO, None, event()) for _ in range(20)))
@@ -209,11 +204,21 @@ class TestLookUp:
         with capture() as calls:
             run(main())
         assert [model for model, _ in source.asked] == ["m"]
-        assert threading.main_thread() not in source.threads
         assert [call.cost.billed for call in calls] == [Decimal("0.03")] * 21
 
-    def test_for_each_model_and_day(self, monkeypatch):
-        """A price may change from one day to the next, and a process run for months."""
+    def test_in_the_caller_s_thread(self):
+        """No thread of ours: a process may be forked between two calls, and a cancellation waits for nothing."""
+        before, threads = threading.active_count(), []
+        client = stack(
+            ScriptedClient(Answer("hi", 1, 1, response_model="m"), model_name="router"),
+            Meter(prices=lambda model, now: threads.append(threading.current_thread())),
+        )
+        run(client.call(HELLO, None, event()))
+        assert threads == [threading.main_thread()] * 2
+        assert threading.active_count() == before
+
+    def test_for_each_model_and_half_hour(self, monkeypatch):
+        """Some models have prices by the time of day, all may change from day to day, and processes live on."""
         now = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
         source = Source(m=CENT, router=None, other=DIME)
         monkeypatch.setattr(time, "time", lambda: now)
@@ -226,24 +231,33 @@ class TestLookUp:
             for client in (mine, gateway, mine, gateway):
                 await client.call(HELLO, None, event())
 
+        begun = now
         for _ in range(3):
             run(main())
-            now += DAY
-        assert len(source.asked) == len(set(source.asked)) == 9
-        first = now // DAY - 3
-        for model in ("m", "router", "other"):
-            days = [moment // DAY for asked, moment in source.asked if asked == model]
-            assert days == [first, first + 1, first + 2]
+            now += HALF_HOUR - 1
+            run(main())
+            now += 1
+        moments = [begun, begun + HALF_HOUR, begun + 2 * HALF_HOUR]
+        assert sorted(source.asked) == [(model, moment) for model in ("m", "other", "router") for moment in moments]
 
-    def test_begins_when_the_stack_is_made(self):
-        """The first call then finds it done, or under way."""
-        asked = threading.Event()
+    @pytest.mark.parametrize("clock", ["12:00", "16:15", "16:29:59", "16:30", "23:59", "00:29:59", "00:30"])
+    def test_at_the_moment_of_the_call(self, clock, monkeypatch):
+        """deepseek-chat is cheaper from 16:30 to 00:30 UTC; the stack was made before noon."""
+        now = datetime(2026, 11, 23, 11, 45, tzinfo=UTC).timestamp()
+        monkeypatch.setattr(time, "time", lambda: now)
+        client = stack(ScriptedClient(Answer("hi", 10**6, 0), model_name="deepseek-chat"), Meter())
+        now = datetime.fromisoformat(f"2026-11-24T{clock}+00:00").timestamp()
+        with capture() as calls:
+            run(client.call(HELLO, None, event()))
+        assert calls[0].cost.billed == genai.rates("deepseek-chat", now).cost(Usage(10**6, 0))
 
-        def source(model, now):
-            asked.set()
-
-        stack(ScriptedClient("hi", model_name="m"), Meter(prices=source))
-        assert asked.wait(10)
+    def test_of_a_thousand_models_at_most_are_rates_kept(self):
+        """The provider says what answered, and could say anything: a process must not grow by that."""
+        metering = Meter(prices=Source(known=CENT)).bind(ScriptedClient("hi", model_name="known"))
+        for number in range(2_500):
+            assert metering.rates(f"model {number}", 0.0) is None
+            assert metering.rates("known", 0.0) is CENT
+            assert len(metering._rates) <= 1_000
 
     def test_a_stack_may_serve_one_loop_after_another(self):
         client = stack(ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=Source(m=CENT)))
@@ -263,83 +277,43 @@ class TestLookUp:
         assert "failed for the model 'm'; its cost is unknown" in report.message
         assert isinstance(report.exc_info[1], OSError)
 
-    @pytest.mark.parametrize("answered", [True, False])
-    def test_cancellation_while_it_runs(self, answered):
-        """The caller goes at once, what the call cost is not known, and the next call finds the price all the same."""
-        release, source = threading.Event(), Source(m=CENT)
+    @pytest.mark.parametrize("rates", [0.01, Decimal(1), {"input": 1}])
+    def test_a_source_that_returns_something_else_is_reported_and_harms_nothing(self, rates, caplog):
+        """The answer was paid for: a mistake in a function that prices it must not take it from the caller."""
+        client = ScriptedClient(Answer("hi", 1, 1), model_name="m")
+        with caplog.at_level("ERROR", "overcoat"):
+            call = called(client, meter=Meter(prices=lambda model, now: rates))
+        assert (call.outcome, call.cost.billed) == ("ok", None)
+        (report,) = caplog.records
+        assert f"gave {rates!r} for the model 'm'; expected Rates" in report.message
 
-        def slow(model, now):
-            assert release.wait(30)
-            return source(model, now)
+    @pytest.mark.parametrize("answered", [True, False])
+    def test_a_cancelled_call_is_charged_for_what_it_used(self, answered):
+        """Whoever leaves: what the provider reported until then has its price."""
 
         async def hang(conversation, options):
             await asyncio.get_running_loop().create_future()
 
-        scripted = Charging((1, 1, "hi" if answered else hang), (1, 1, "hi"), model_name="m")
-        client = stack(scripted, Meter(prices=slow))
+        async def leave(request, inner):
+            reply = await inner(request)
+            await asyncio.get_running_loop().create_future()
+            return reply
+
+        scripted = Charging((1, 1, "hi" if answered else hang), model_name="m")
+        client = stack(scripted, leave, Meter(prices=Source(m=CENT)))
 
         async def main():
             task = asyncio.create_task(client.call(HELLO, None, event()))
-            for _ in range(10):  # a sleep would wait for the thread, since the virtual clock does
-                await asyncio.sleep(0)
+            await asyncio.sleep(1)
             assert scripted.in_flight == (not answered)
-            assert not task.done()
             task.cancel()
-            try:
-                with pytest.raises(asyncio.CancelledError):
-                    await task
-                assert not release.is_set()
-            finally:
-                release.set()
-            await client.call(HELLO, None, event())
+            with pytest.raises(asyncio.CancelledError):
+                await task
 
         with capture() as calls:
             run(main())
-        assert [(call.outcome, call.cost.billed) for call in calls] == [("cancelled", None), ("ok", Decimal("0.03"))]
-        assert len(source.asked) == 1
-
-    @pytest.mark.xfail(reason="a day's rates are those of its first moment: deepseek's are others by day and by night")
-    def test_at_the_moment_of_the_call(self, monkeypatch):
-        noon = datetime(2026, 11, 23, 12, tzinfo=UTC).timestamp()
-        monkeypatch.setattr(time, "time", lambda: noon)
-        call = called(ScriptedClient(Answer("hi", 10**6, 0), model_name="deepseek-chat"), meter=Meter())
-        assert call.cost.billed == genai.rates("deepseek-chat", noon).cost(Usage(10**6, 0))
-
-    @pytest.mark.xfail(reason="what a source returns is not looked at before it is used", raises=AttributeError)
-    @pytest.mark.parametrize("rates", [0.01, Decimal(1), {"input": 1}])
-    def test_a_source_that_returns_something_else_is_reported_and_harms_nothing(self, rates, caplog):
-        """The answer was paid for: a mistake in a function that prices it must not take it from the caller."""
-        client = stack(ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=lambda model, now: rates))
-        assert run(client.call(HELLO, None, event())) == "hi"
-        assert caplog.records
-
-    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
-    @pytest.mark.xfail(reason="a forked child has the pool, but not its one thread: its first look-up never ends")
-    def test_in_a_forked_process(self):
-        """As a web server does that loads the application before it forks its workers (gunicorn's `preload_app`)."""
-        done = subprocess.run([sys.executable, "-c", FORKED], capture_output=True, text=True, check=False, timeout=60)
-        assert (done.stdout, done.stderr) == ("hi\n", "")
-
-
-FORKED = """
-import asyncio, os, signal, sys
-from overcoat import LLMEvent, Meter, stack
-from overcoat.testing import Answer, ScriptedClient
-
-def call(client):
-    return asyncio.run(client.call([{"role": "user", "content": "hello"}], None, LLMEvent(prompt="hello", type="test")))
-
-def client(name):
-    return stack(ScriptedClient(Answer("hi", 1, 1), model_name=name), Meter(prices=lambda model, now: None))
-
-call(client("parent"))
-if (child := os.fork()) == 0:
-    signal.alarm(2)  # ends the child that waits for ever
-    print(call(client("child")), flush=True)
-    os._exit(0)
-_, status = os.waitpid(child, 0)
-sys.exit(os.waitstatus_to_exitcode(status))
-"""
+        cent = Decimal("0.03")
+        assert [(call.outcome, call.cost) for call in calls] == [("cancelled", Cost(cent, Decimal(0), cent))]
 
 
 def test_repr_reads_like_the_code():

@@ -26,9 +26,18 @@ from overcoat import (
     capture,
     stack,
 )
+from overcoat.layers.retry import RetryBudget
+from overcoat.shared import forget
 from overcoat.testing import Answer, ScriptedClient, run
 
 CONVERSATION = [{"role": "user", "content": "hello"}]
+
+
+@pytest.fixture(autouse=True)
+def _own_state():
+    forget()
+    yield
+    forget()
 
 
 class Told(LLMStatusError):
@@ -220,6 +229,116 @@ class TestByClass:
         assert len(client.calls) == 2
 
 
+class TestBudget:
+    def outage(self, *budgets, calls, model="openai/gpt-4o", pause=0.0):
+        """Make so many calls to a provider that always fails, each through the next of *budgets*; return the errors."""
+        client = ScriptedClient(lambda conversation, options: LLMStatusError("down", 500), model_name=model)
+
+        async def main():
+            errors = []
+            for number in range(calls):
+                layer = Retry(max_attempts=4, backoff=Backoff(base=0), budget=budgets[number % len(budgets)])
+                stacked = stack(client, layer)  # anew each time: what is shared is not the stack's
+                errors += await asyncio.gather(
+                    stacked.call(CONVERSATION, None, LLMEvent([], "test")), return_exceptions=True
+                )
+                await asyncio.sleep(pause)
+            return errors
+
+        return run(main())
+
+    def retries(self, errors):
+        return sum(len(error.attempts) - 1 for error in errors)
+
+    def test_an_outage_does_not_multiply(self):
+        """A hundred calls make a fifth more requests and the reserve, not four times as many."""
+        errors = self.outage(RetryBudget(ratio=0.2, min_per_second=1, window="10s"), calls=100)
+        assert self.retries(errors) == 20 + 10
+
+    def test_the_caller_gets_the_error_itself_and_the_reason(self):
+        with capture() as calls:
+            (error,) = self.outage(RetryBudget(ratio=1, min_per_second=0), calls=1)[:1]
+        assert error.__notes__ == ["overcoat: gave up after 2 attempts (server_error; the retry budget is spent)"]
+        assert isinstance(error, LLMStatusError)
+        assert calls[0].inferences[0].gave_up == "budget"
+
+    def test_the_reserve_comes_back(self):
+        errors = self.outage(RetryBudget(ratio=0, min_per_second=0.1, window="10s"), calls=6, pause=4)
+        assert [len(error.attempts) - 1 for error in errors] == [1, 0, 0, 1, 0, 0]
+
+    def test_nothing_is_withdrawn_for_a_retry_that_is_not_made(self):
+        """Because it is the last attempt, may not be, or comes too late."""
+        budget = RetryBudget(ratio=0, min_per_second=0.1)
+        for error, layers in (
+            (LLMStatusError("no", 401), [Retry(budget=budget)]),
+            (LLMStatusError("down", 500), [Retry(max_attempts=1, budget=budget)]),
+            (Told(31), [Retry(server_delay=ServerDelay(max="30s"), budget=budget)]),
+            (Told(6), [Deadline("5s"), Retry(budget=budget)]),
+        ):
+            client = ScriptedClient(error)
+            ask(client, *layers)
+            assert len(client.calls) == 1
+        client = ScriptedClient(LLMStatusError("down", 500), "hi")
+        assert ask(client, Retry(budget=budget))[0] == "hi"
+
+    def test_success_deposits_too(self):
+        policy = Retry(max_attempts=9, backoff=Backoff(base=0), budget=RetryBudget(ratio=0.5, min_per_second=0))
+        client = ScriptedClient(*["hi"] * 7, LLMStatusError("down", 500))
+        for _ in range(8):
+            ask(client, policy)
+        assert len(client.calls) == 8 + 4
+
+    @pytest.mark.parametrize(
+        ("one", "other", "same"),
+        [
+            ({}, {}, True),
+            ({"window": "10s"}, {"window": 10}, True),
+            ({}, {"min_per_second": 0.3}, False),
+            ({"per": "model"}, {"per": "model"}, False),
+            ({}, {"per": "model"}, False),
+        ],
+    )
+    def test_who_shares(self, one, other, same):
+        """All models of a provider do, unless it is said to be kept per model."""
+        first, second = ({"ratio": 0, "min_per_second": 0.2} | each for each in (one, other))
+        self.outage(RetryBudget(**first), calls=9)
+        errors = self.outage(RetryBudget(**second), calls=9, model="openai/gpt-5")
+        assert (self.retries(errors) == 0) == same
+
+    def test_without_one_there_is_no_limit(self):
+        assert self.retries(self.outage(None, calls=100)) == 300
+
+
+@given(
+    outcomes=st.lists(st.tuples(st.booleans(), st.sampled_from([0, 0.01, 0.1])), min_size=1, max_size=40),
+    ratio=st.sampled_from([0, 0.2, 1]),
+    reserve=st.integers(0, 3),
+)
+def test_retries_never_exceed_their_budget(outcomes, ratio, reserve):
+    """However calls, their failures and their waits interleave, at no moment were there more than were allowed."""
+    forget()
+    budget = RetryBudget(ratio=ratio, min_per_second=reserve / 10, window="10s")
+
+    def answer(conversation, options):
+        return "hi" if options["succeeds"] else LLMStatusError("down", 500)
+
+    client = stack(ScriptedClient(answer), Retry(max_attempts=3, backoff=Backoff(base="1s"), budget=budget))
+
+    async def main():
+        tasks = []
+        for succeeds, pause in outcomes:
+            await asyncio.sleep(pause)
+            tasks.append(asyncio.create_task(client.call(CONVERSATION, {"succeeds": succeeds}, LLMEvent([], "test"))))
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    with capture() as calls:
+        run(main())
+    attempts = [attempt for call in calls for attempt in call.attempts]
+    for moment in {attempt.started for attempt in attempts}:
+        before = [attempt.number for attempt in attempts if attempt.started <= moment]
+        assert len(before) - before.count(1) <= ratio * before.count(1) + reserve + 1e-9
+
+
 class TestBadInput:
     @pytest.mark.parametrize("value", [0, -1, 2.0, True, None, "3"])
     def test_attempts(self, value):
@@ -233,6 +352,20 @@ class TestBadInput:
     def test_an_unknown_class(self):
         with pytest.raises(ValueError, match=r"'rate_limit'.*rate_limited"):
             Retry(errors={"rate_limit": OnError()})
+
+    @pytest.mark.parametrize("name", ["ratio", "min_per_second"])
+    @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), True, None, "1"])
+    def test_a_budget_s_numbers(self, name, value):
+        with pytest.raises(ValueError, match=rf"RetryBudget\({name}=.*finite number of at least 0"):
+            RetryBudget(**{name: value})
+
+    @pytest.mark.parametrize(
+        ("settings", "message"),
+        [({"window": 0}, "more than 0"), ({"window": "5"}, "its unit"), ({"per": "tenant"}, '"model" or "provider"')],
+    )
+    def test_a_budget_s_other_settings(self, settings, message):
+        with pytest.raises(ValueError, match=rf"RetryBudget\(.*{message}"):
+            RetryBudget(**settings)
 
     @pytest.mark.parametrize(
         "make", [lambda: Backoff(base=-1), lambda: Backoff(cap="5"), lambda: ServerDelay(max="-1s")]

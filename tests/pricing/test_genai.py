@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Context, Decimal, Inexact, Rounded, Subnormal, localcontext
 from typing import NamedTuple
 
 import genai_prices
@@ -171,8 +171,23 @@ def test_what_is_not_priced_by_tokens_has_no_price():
     assert rates("groq/whisper-large-v3", NOW) is None
 
 
-@pytest.mark.xfail(reason="bare names of open models are taken for the provider that made them")
-@pytest.mark.parametrize("model", ["gpt-oss-20b", "deepseek-r1:7b", "deepseek-r1-distill-llama-70b", "mistral-nemo"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        "gpt-oss-20b", "deepseek-r1:7b", "deepseek-r1-distill-llama-70b", "mistral-nemo", "command-r", "kimi-k2",
+        "mixtral-8x7b", "minimax-m3",
+    ],
+)  # fmt: skip
 def test_open_models_have_no_price_by_their_bare_name(model):
     """Who serves them decides what they cost, and often one does oneself; "deepseek-r1:7b" is Ollama's own spelling."""
     assert rates(model, NOW) is None
+
+
+@pytest.mark.parametrize("model", ["gemini-2.5-pro", "perplexity/sonar-pro", "gpt-4o"])
+def test_rates_do_not_depend_on_the_caller_s_decimal_context(model):
+    """An application may round to cents, or forbid rounding; prices a token have ten digits and more."""
+    expected = rates(model, NOW)
+    with localcontext(Context(prec=1)):
+        assert rates(model, NOW) == expected
+    with localcontext(Context(prec=1, traps=[Inexact, Rounded, Subnormal])):
+        assert rates(model, NOW) == expected

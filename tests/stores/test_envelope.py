@@ -79,6 +79,17 @@ def test_text_that_cannot_be_encoded_is_refused():
         pack("\ud800", created=0.0, fields={}, usage=None, cost=None, span=None)
 
 
+@pytest.mark.parametrize("cost", ["NaN", "sNaN", "Infinity", "-Infinity"])
+def test_a_cost_that_is_no_number_is_refused(cost):
+    with pytest.raises(ValueError, match="cannot be stored"):
+        pack("", created=0.0, fields={}, usage=None, cost=Decimal(cost), span=None)
+
+
+def test_a_negative_count_is_refused():
+    with pytest.raises(ValueError, match="cannot be stored"):
+        pack("", created=0.0, fields={}, usage=Usage(1, output_tokens=-1), cost=None, span=None)
+
+
 def test_counts_that_cannot_be_encoded_are_refused():
     with pytest.raises(ValueError, match="more than 64 bits"):
         pack("", created=0.0, fields={}, usage=Usage(2**64), cost=None, span=None)
@@ -159,7 +170,6 @@ def is_well_typed(answer: Answer) -> bool:
     )
 
 
-@pytest.mark.xfail(reason="msgspec raises UnicodeDecodeError, which is no MsgspecError", raises=UnicodeDecodeError)
 def test_no_changed_byte_raises_or_makes_something_else_of_an_answer():
     """A store that lost a bit costs a miss; what is raised here ends the caller's call."""
     for answer in readings():
@@ -168,14 +178,23 @@ def test_no_changed_byte_raises_or_makes_something_else_of_an_answer():
             span_of(answer)
 
 
-@pytest.mark.xfail(reason="the ids are any text to the decoder; span_of reads them as hexadecimal", raises=ValueError)
-@pytest.mark.parametrize("span", [("g" * 32, "0" * 16), ("", "")])
-def test_ids_that_are_none_do_not_raise(span):
-    answer = unpack(raw(VERSION, "text", 0.0, {}, None, None, span))
-    assert answer is None or span_of(answer) is None
+@pytest.mark.parametrize(
+    "span",
+    [
+        ("g" * 32, "0" * 16),
+        ("", ""),
+        ("0" * 31, "0" * 16),
+        ("0" * 32, "0" * 16 + "\n"),
+        ("0" * 32, "0_0" * 5 + "0"),
+        ("A" * 32, "0" * 16),
+        ("\u0660" * 32, "0" * 16),
+    ],
+)
+def test_ids_that_are_none_are_no_answer(span):
+    """int() reads more than was written: underscores, blanks and every script's digits."""
+    assert unpack(raw(VERSION, "text", 0.0, {}, None, None, span)) is None
 
 
-@pytest.mark.xfail(reason="the fields are Any to the decoder, and counts any integer")
 @pytest.mark.parametrize(
     "parts",
     [
@@ -190,33 +209,29 @@ def test_ids_that_are_none_do_not_raise(span):
 )
 def test_an_answer_is_of_the_types_that_it_declares(parts):
     """Fields are set on the caller's event, and counts and dollars go into sums: none may be of a kind never stored."""
-    answer = unpack(raw(VERSION, "text", 0.0, *parts, None))
-    assert answer is None or is_well_typed(answer)
+    assert unpack(raw(VERSION, "text", 0.0, *parts, None)) is None
 
 
-@pytest.mark.xfail(reason="msgspec raises RecursionError, which is no MsgspecError", raises=RecursionError)
 def test_nesting_without_end_is_no_answer():
-    """Ten thousand lists in each other take ten thousand bytes."""
-    assert unpack(with_field(b"\x91" * 10_000 + b"\0")) is None
+    """Ten thousand lists in each other take ten thousand bytes; they are also met where a decoder only skips them."""
+    endless = b"\x91" * 10_000 + b"\0"
+    assert unpack(with_field(endless)) is None
+    whole = raw(VERSION, "text", 0.0, {}, {"unknown": 0}, None, None)
+    name = whole.index(b"unknown") + len(b"unknown")
+    assert unpack(whole) is not None
+    assert unpack(whole[:name] + endless + whole[name + 1 :]) is None
 
 
-@pytest.mark.xfail(reason="msgspec refuses subclasses of str, and pack does not look at the text", raises=TypeError)
 def test_a_text_of_a_subclass_is_refused_as_its_contract_says():
     """Some SDKs return texts with attributes. Any other error than ValueError reaches the caller, after a paid call."""
 
     class Text(str):
         __slots__ = ()
 
-    try:
-        packed = pack(Text("hi"), created=0.0, fields={}, usage=None, cost=None, span=None)
-    except ValueError:
-        return
-    answer = unpack(packed)
-    assert answer is not None
-    assert answer.text == "hi"
+    with pytest.raises(ValueError, match=r"^the answer is of type .*Text, which cannot be stored$"):
+        pack(Text("hi"), created=0.0, fields={}, usage=None, cost=None, span=None)
 
 
-@pytest.mark.xfail(reason="pack does not look at the text, and strict decoding refuses it: kept, but never found")
 @pytest.mark.parametrize("text", [5, b"hi", ["hi"], None])
 def test_a_text_that_is_none_is_refused(text):
     with pytest.raises(ValueError, match="cannot be stored"):

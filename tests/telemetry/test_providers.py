@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
 from overcoat.telemetry import Telemetry, setup
-from overcoat.telemetry.providers import _OncePerOutage
+from overcoat.telemetry.providers import _metric_exporter, _OncePerOutage, _span_exporter
 from overcoat.testing import Provider, error, raw
 
 PROTOCOL, ENDPOINT = "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_ENDPOINT"
@@ -133,19 +133,24 @@ def test_a_collector_that_was_named_and_is_not_there_is_missed(monkeypatch, nowh
     ]
 
 
-@pytest.mark.parametrize("protocol", ["grpc", HTTP])
-def test_the_exporter_is_that_of_the_protocol(monkeypatch, protocol):
-    """As it is made and not used: what arrives over gRPC is tested with a real Jaeger."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
+@pytest.mark.parametrize(("protocol", "module"), [(None, "grpc"), ("grpc", "grpc"), (HTTP, "http")])
+def test_the_exporters_are_those_of_the_protocol(monkeypatch, protocol, module):
+    """As they are made: what arrives over gRPC is tested with a real Jaeger, over HTTP above."""
+    if protocol is not None:
         monkeypatch.setenv(PROTOCOL, protocol)
-        monkeypatch.setenv(ENDPOINT, f"http://127.0.0.1:{server.getsockname()[1]}")
-        telemetry = setup()
-        telemetry.tracer_provider.shutdown()
-        (processor,) = telemetry.tracer_provider._active_span_processor._span_processors
-        (reader,) = telemetry.meter_provider._sdk_config.metric_readers
-        reader._exporter.shutdown()
-        assert protocol.partition("/")[0] in type(processor.span_exporter).__module__
-        assert protocol.partition("/")[0] in type(reader._exporter).__module__
+    for make in (_span_exporter, _metric_exporter):
+        exporter = make()
+        exporter.shutdown()
+        assert f".otlp.proto.{module}." in type(exporter).__module__
+
+
+def test_each_signal_may_have_a_protocol_of_its_own(collector, monkeypatch):
+    monkeypatch.setenv(PROTOCOL, "grpc")
+    for signal in ("TRACES", "METRICS"):
+        monkeypatch.setenv(f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", HTTP)
+    with setup():
+        record_something()
+    assert paths(collector) == ["/v1/metrics", "/v1/traces"]
 
 
 def test_a_socket_in_the_file_system_is_taken_at_its_word(monkeypatch):

@@ -15,6 +15,8 @@ KEY_VERSION = 1
 """Raised whenever the material changes, so that old entries are no longer found."""
 
 _encode = msgspec.msgpack.Encoder(order="deterministic").encode
+_TEXTS = frozenset({str, bytes, type(None)})
+_SCALARS = _TEXTS | {int, float, bool}
 
 
 def client_identity(client: Any) -> tuple[Any, ...]:
@@ -34,11 +36,15 @@ def scope_of(identity: tuple[Any, ...], namespace: str | None) -> bytes:
     The API key itself is not in the result, only a digest of it.
 
     Raises:
-        Uncacheable: The client's model name or version is of a type that has no unambiguous encoding.
+        Uncacheable: The client's model name, version or API key is neither text nor bytes: the text of pydantic's
+            `SecretStr` is the same for all, and what can be changed in place would not be seen to differ.
     """
     kind, model_name, base_url, api_version, api_key = identity
+    part = "the client's attributes"
+    if not _TEXTS.issuperset(map(type, (model_name, api_version, api_key))):
+        raise Uncacheable(f"{part} hold a value that has no unambiguous encoding")
     return _encoded(
-        "the client's attributes",
+        part,
         [
             KEY_VERSION,
             namespace,
@@ -46,7 +52,7 @@ def scope_of(identity: tuple[Any, ...], namespace: str | None) -> bytes:
             model_name,
             None if base_url is None else str(base_url),
             api_version,
-            None if api_key is None else hmac.digest(b"overcoat.cache.credential", str(api_key).encode(), "sha256"),
+            hmac.digest(b"overcoat.cache.credential", _encoded(part, api_key), "sha256"),
         ],
     )
 
@@ -64,7 +70,8 @@ def key_of(scope: bytes, conversation: Any, options: Mapping[str, Any], *, json_
         json_mode: Whether the answer must be JSON.
 
     Raises:
-        Uncacheable: The options or the conversation hold something that msgpack cannot express without loss.
+        Uncacheable: The options or the conversation hold something else than None, booleans, numbers of 64 bits, text,
+            bytes, lists, tuples (which are lists to a client) and dicts by text.
     """
     digest = hashlib.sha256(scope)
     digest.update(_encoded("the options", [json_mode, options]))
@@ -75,6 +82,28 @@ def key_of(scope: bytes, conversation: Any, options: Mapping[str, Any], *, json_
 def _encoded(part: str, material: Any) -> bytes:
     # Each part is one msgpack value, which says where it ends: no two requests run together to the same bytes.
     try:
+        _refuse_ambiguous(material)
         return _encode(material)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
         raise Uncacheable(f"{part} hold a value that has no unambiguous encoding ({type(error).__name__})") from error
+
+
+def _refuse_ambiguous(value: Any) -> None:
+    """Raise TypeError where *value* is or holds what msgspec would encode like something else.
+
+    It takes an enum for its value, a set for a list, a dataclass for a dict, and a Decimal, a UUID or a date for its
+    text. It has no switch for that, and `enc_hook` is not asked about types that it knows.
+    """
+    kind: Any = type(value)
+    if kind is dict:
+        for name, each in value.items():
+            if type(name) is not str:
+                raise TypeError
+            if type(each) is not str:  # asked here since a conversation is texts, and a call for each would double this
+                _refuse_ambiguous(each)
+    elif kind is list or kind is tuple:
+        for each in value:
+            if type(each) is not str:
+                _refuse_ambiguous(each)
+    elif kind not in _SCALARS:
+        raise TypeError

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import Enum, StrEnum
 from threading import RLock
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from overcoat.arithmetic.window import Window
 
+State = Literal["closed", "open", "half_open"]
+"""Closed lets all calls through, open none, half-open a few."""
 
-class State(StrEnum):
-    """Closed lets all calls through, open none, half-open a few."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half_open"
-
-
-class Outcome(Enum):
-    """What an attempt says about the provider."""
-
-    SUCCESS = "success"
-    FAILURE = "failure"
-    QUOTA = "quota"
-    """The money or the day's allowance is spent: no further evidence is needed."""
-    NEITHER = "neither"
-    """Nothing: it was cancelled, or the request itself was at fault."""
+Outcome = Literal["success", "failure", "quota", "neither"]
+"""What an attempt says about the provider. "quota" is that the money or the day's allowance is spent, for which no
+further evidence is needed; "neither" is that it was cancelled, or that the request itself was at fault."""
 
 
 class Transition(NamedTuple):
@@ -82,10 +69,10 @@ class Circuit:
     """
 
     def __init__(self, rules: CircuitRules) -> None:
-        self.state = State.CLOSED
+        self.state: State = "closed"
         self._rules = rules
         self._window = Window(rules.window)
-        self._permit = Permit(probe=False)
+        self._permit: Permit | None = Permit(probe=False)
         self._until = 0.0
         self._probing = 0  # of all half-open times: one that hangs is still a load on the provider
         self._passed = 0
@@ -95,33 +82,35 @@ class Circuit:
 
     def admit(self) -> Permit | None:
         """Return a permit, to be handed to `record` when the attempt is over; None where nothing may be sent."""
+        permit = self._permit
+        if permit is None or not permit.probe:
+            return permit
         with self._lock:
-            if self.state is not State.CLOSED:
-                if self.state is State.OPEN or self._probing >= self._rules.half_open_calls:
-                    return None
-                self._probing += 1
-            return self._permit
+            if permit is not self._permit or self._probing >= self._rules.half_open_calls:
+                return None
+            self._probing += 1
+            return permit
 
     def advance(self, now: float) -> Transition | None:
         """Become half-open where it was open for long enough."""
         with self._lock:
-            due = self.state is State.OPEN and now >= self._until
-            return self._become(State.HALF_OPEN, now) if due else None
+            due = self.state == "open" and now >= self._until
+            return self._become("half_open", now) if due else None
 
     def record(self, permit: Permit, outcome: Outcome, now: float) -> Transition | None:
         """Take *permit* back, and note what became of the attempt that had it."""
         with self._lock:
             if permit.probe:
                 self._probing -= 1
-            if outcome is Outcome.QUOTA:
+            if outcome == "quota":
                 return self._open(now, self._rules.quota_open_for)
-            if outcome is Outcome.NEITHER or permit is not self._permit:
+            if outcome == "neither" or permit is not self._permit:
                 return None
             if permit.probe:
                 return self._probed(outcome, now)
             window, rules = self._window, self._rules
-            window.add(now, 1, outcome is Outcome.FAILURE)
-            # A quotient, since the product of ratio and calls may be rounded up: 0.1 * 30 is more than 3.
+            window.add(now, 1, outcome == "failure")
+            # A quotient, since the product of ratio and calls may be rounded up: 0.28 * 25 is more than 7.
             if (
                 window.weight
                 and window.count >= rules.min_calls
@@ -132,25 +121,25 @@ class Circuit:
 
     def retry_after(self, now: float) -> float:
         """Return the seconds until it lets a probe through; 0 where that depends on those that are under way."""
-        return max(0.0, self._until - now) if self.state is State.OPEN else 0.0
+        return max(0.0, self._until - now) if self.state == "open" else 0.0
 
     def _probed(self, outcome: Outcome, now: float) -> Transition | None:
-        if outcome is Outcome.FAILURE:
+        if outcome == "failure":
             return self._open(now, self._rules.open_for)
         self._passed += 1
-        return self._become(State.CLOSED, now) if self._passed >= self._rules.half_open_calls else None
+        return self._become("closed", now) if self._passed >= self._rules.half_open_calls else None
 
     def _open(self, now: float, seconds: float) -> Transition | None:
-        if self.state is State.OPEN:
+        if self.state == "open":
             self._until = max(self._until, now + seconds)
             return None
         self._until = now + seconds
-        return self._become(State.OPEN, now)
+        return self._become("open", now)
 
     def _become(self, state: State, now: float) -> Transition:
         transition = Transition(self.state, state, now)
         self.state = state
-        self._permit = Permit(probe=state is State.HALF_OPEN)
+        self._permit = None if state == "open" else Permit(probe=state == "half_open")
         self._window = Window(self._rules.window)
         self._passed = 0
         return transition

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from overcoat.arithmetic.window import Slice, Window
 
@@ -46,6 +47,7 @@ class Quota:
         self._span = limits.window
         self._granted = Window(limits.window)  # counts requests, which weigh tokens
         self._running = 0
+        self._unsettled = 0  # tokens of those
         self._paused_until = -math.inf
 
     def charge(self, tokens: int) -> int:
@@ -62,49 +64,58 @@ class Quota:
         if granted.count >= self._requests or granted.weight + tokens > self._tokens:
             return None
         self._running += 1
+        self._unsettled += tokens
         return Grant(granted.add(now, 1, tokens), tokens)
 
     def settle(self, grant: Grant, tokens: int) -> None:
         """Note that an attempt is over, and has really used so many *tokens*, counted from when it began."""
         self._running -= 1
+        self._unsettled -= grant.tokens
         self._granted.correct(grant.slice, 0, tokens - grant.tokens)
 
     def give_back(self, grant: Grant) -> None:
         """Note that nothing was sent."""
         self._running -= 1
+        self._unsettled -= grant.tokens
         self._granted.correct(grant.slice, -1, -grant.tokens)
 
     def pause(self, until: float) -> None:
         """Grant nothing before that moment."""
         self._paused_until = max(self._paused_until, until)
 
-    def ready_at(self, now: float, requests: int, tokens: int) -> float:
-        """Return when the last of so many *requests*, with so many *tokens* together, can be granted at the earliest.
+    def ready_at(self, now: float, tokens: int) -> float:
+        """Return when so many *tokens* can be granted if nothing else happens, except that too many may be at once."""
+        return self._ready_at(now, 0, tokens, 0)
 
-        It may be later: those that are under way may use more than was thought, or too many may be at once.
+    def foreseen_at(self, now: float, ahead: int, tokens: int) -> float:
+        """Return before when so many *tokens* cannot be granted, where so many requests are *ahead* of them.
+
+        Those that are under way or ahead may turn out to use far fewer tokens than they take at first, since most
+        answers are far shorter than they may be; so only what is settled already is sure to stand in the way.
         """
+        return self._ready_at(now, ahead, tokens, self._unsettled)
+
+    def _ready_at(self, now: float, ahead: int, tokens: int, freed: int) -> float:
         granted = self._granted
         granted.expire(now)
-        counts = ((each.last, each.count) for each in granted.slices)
-        weights = ((each.last, each.weight) for each in granted.slices)
+        requests = granted.count + ahead + 1 - self._requests
+        weight = granted.weight - freed + self.charge(tokens) - self._tokens
         return max(
+            now,
             self._paused_until,
-            self._room_at(now, granted.count, requests, self._requests, counts),
-            self._room_at(now, granted.weight, tokens, self._tokens, weights),
+            self._left_at(now, requests, self._requests, [(each.last, each.count) for each in granted.slices]),
+            self._left_at(now, weight, self._tokens, [(each.last, each.weight) for each in granted.slices]),
         )
 
-    def _room_at(self, now: float, used: int, needed: int, limit: float, amounts: Iterable[tuple[float, int]]) -> float:
-        excess = used + needed - limit  # so much must have left the window first
+    def _left_at(self, now: float, excess: float, limit: float, amounts: Sequence[tuple[float, int]]) -> float:
+        """Return when so much as the *excess* will have left the window, of the *amounts* in it and what follows."""
         if excess <= 0:
             return now
-        # Where that is more than there is in it, what waits must itself pass and leave, a full limit in each window.
-        rounds = max(0, math.ceil((excess - used) / limit))
+        # Where it is more than there is, what waits must itself pass and leave, a full limit in each window.
+        rounds = max(0, math.ceil((excess - sum(amount for _, amount in amounts)) / limit))
         excess -= rounds * limit
         if excess <= 0:
             return now + rounds * self._span
-        left = 0
-        for last, amount in amounts:
-            left += amount
-            if left >= excess:
-                return last + self._span + rounds * self._span
-        raise AssertionError("unreachable: the slices add up to what is used")
+        left = accumulate(amount for _, amount in amounts)
+        last = next(last for (last, _), so_far in zip(amounts, left, strict=True) if so_far >= excess)
+        return last + self._span + rounds * self._span

@@ -58,7 +58,10 @@ class Window:
             current = Slice(now, now)
             self.slices.append(current)
             self._closes = now + self._span / SLICES
-        self.correct(current, count, weight)
+        current.count += count
+        current.weight += weight
+        self.count += count
+        self.weight += weight
         return current
 
     def correct(self, slice_: Slice, count: int, weight: int) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
@@ -19,6 +20,8 @@ from overcoat.stores.envelope import pack, span_of, unpack
 from overcoat.stores.memory import MemoryStore
 
 logger = logging.getLogger("overcoat")
+
+_NO_REPLY = Reply(None)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -64,7 +67,7 @@ class _Caching:
         self._settings = settings
         self._ttl = seconds(settings.ttl, "Cache(ttl=...)")
         self._client = client
-        self._store: Store = settings.store or MemoryStore(settings.max_bytes)
+        self._store: Store = MemoryStore(settings.max_bytes) if settings.store is None else settings.store
         # By loop as well: a future must not be resolved from another loop's thread.
         self._flights: dict[tuple[asyncio.AbstractEventLoop, str], _Flight] = {}
         self._identity: tuple[Any, ...] | None = None
@@ -73,7 +76,8 @@ class _Caching:
     async def __call__(self, request: Request, inner: Handler) -> Reply:
         call = request.call
         loop = asyncio.get_running_loop()
-        call.cache = lookup = Lookup("bypass", loop.time(), loop.time())
+        now = loop.time()
+        call.cache = lookup = Lookup("bypass", now, now)
         try:
             key = self._key(request)
         except Uncacheable as reason:
@@ -124,11 +128,12 @@ class _Caching:
 
     async def _fly(self, flight: _Flight, key: str, request: Request, inner: Handler) -> None:
         """Make the inference in a task of its own, so that no caller's cancellation takes it from the others."""
-        error: BaseException | None = None
-        reply = Reply(None)
+        reply, error = _NO_REPLY, None
         try:
-            reply = await inner(request.replace(call=flight.call))
-            flight.unfit = await self._keep(key, reply, request, flight)
+            reply = await inner(request.within(flight.call))
+            if (unfit := _unfit(reply, request)) is None:
+                unfit = await self._store_failure(key, reply, flight)
+            flight.unfit = unfit
         except BaseException as failure:
             error = failure
             if not isinstance(failure, (Exception, asyncio.CancelledError)):
@@ -137,11 +142,9 @@ class _Caching:
             self._forget(key, flight)
             flight.land(reply, error)
 
-    async def _keep(self, key: str, reply: Reply, request: Request, flight: _Flight) -> str | None:
-        """Store the answer where it may be given to others; else say why it may not."""
-        if (reason := _unfit(reply, request)) is not None:
-            return reason
-        attempt, now = reply.attempt, flight.call.at(asyncio.get_running_loop().time())
+    async def _store_failure(self, key: str, reply: Reply, flight: _Flight) -> str | None:
+        """Store the answer; return why that was not possible, or None."""
+        attempt, now = reply.attempt, flight.call.at(flight.loop.time())
         usage, cost = (attempt.usage, attempt.cost) if attempt else (None, None)
         try:
             value = pack(
@@ -158,7 +161,7 @@ class _Caching:
         return None
 
     async def _join(self, flight: _Flight, key: str, call: Call) -> Reply:
-        landed: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        landed: asyncio.Future[Reply] = flight.loop.create_future()
         flight.waiters[landed] = call
         try:
             return await landed
@@ -167,7 +170,7 @@ class _Caching:
             if not flight.landed and not flight.waiters and flight.task is not None:
                 self._forget(key, flight)  # who comes now must not share what is being cancelled
                 flight.task.cancel()
-                call.inferences.extend(flight.call.inferences)  # they are completed while we wait
+                call.adopt(flight.call)  # they are completed while we wait
                 if not isinstance(error, GeneratorExit):  # which allows no waiting
                     await asyncio.wait([flight.task])  # nothing may outlive the call that nobody else shares
             raise
@@ -201,7 +204,9 @@ class _Flight:
         """Tell all that wait. The inference goes into the leader's record; where it has gone, into the next one's."""
         self.landed = True
         # Who is being cancelled at this very moment still has an open record, and pays if nobody else is left to.
-        waiting = sorted(self.waiters.items(), key=lambda waiter: (waiter[0].done(), waiter[1] is not self.leader))
+        waiting = list(self.waiters.items())
+        if len(waiting) > 1:
+            waiting.sort(key=lambda waiter: (waiter[0].done(), waiter[1] is not self.leader))
         for position, (landed, call) in enumerate(waiting):
             if position == 0:
                 self._charge(call)
@@ -217,7 +222,7 @@ class _Flight:
                 landed.set_result(reply if position == 0 else Reply(reply.text, reply.fields))
 
     def _charge(self, call: Call) -> None:
-        call.inferences.extend(self.call.inferences)
+        call.adopt(self.call)
         lookup = cast("Lookup", call.cache)
         if call is not self.leader:
             lookup.result, lookup.reason = "miss", "took_over"
@@ -247,7 +252,7 @@ def _unfit(reply: Reply, request: Request) -> str | None:
 
 def _at_limit(options: Any, output_tokens: int | None) -> bool:
     # For clients that do not say why the model stopped, such as db-ally's own.
-    limit = given_options(options).get("max_tokens")
+    limit = options.get("max_tokens") if isinstance(options, Mapping) else getattr(options, "max_tokens", None)
     return isinstance(limit, int) and output_tokens is not None and output_tokens >= limit
 
 

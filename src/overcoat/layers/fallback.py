@@ -7,13 +7,16 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from overcoat.classification import Kind
-from overcoat.errors import BudgetExceeded, CircuitOpen, RateLimited
+from overcoat.errors import BudgetExceeded, CircuitOpen, RateLimited, Refused
 from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Reply, Request
 from overcoat.order import Place
 
 _ENDS = (Kind.REFUSED, Kind.CANCELLED, Kind.DEADLINE_EXCEEDED)
-CAUSES = (*(kind.value for kind in Kind if kind not in _ENDS), "breaker_open", "budget_exceeded")
-"""What a fallback can be for: the classes of failures, and two refusals of our own."""
+CAUSES = (
+    *(kind.value for kind in Kind if kind not in _ENDS),
+    *(refusal.cause for refusal in (CircuitOpen, RateLimited, BudgetExceeded)),
+)
+"""What a fallback can be for: the classes of failures, and refusals of our own."""
 
 _DEFAULT = ("breaker_open", "overloaded", "server_error", "timeout", "connection", "quota_exhausted", "auth")
 
@@ -27,9 +30,9 @@ class Fallback(BranchingLayer):
 
     Attributes:
         to: Clients, such as `LiteLLMClient("anthropic/claude-sonnet-4-5")`.
-        when: The causes: classes of failures, "breaker_open" and "budget_exceeded". "context_too_long" is for targets
-            that take longer prompts, and "content_filtered" and "bad_output" for those that judge otherwise: they are
-            not among the defaults.
+        when: The causes: classes of failures, "breaker_open", "limit_reached" and "budget_exceeded". Not among the
+            defaults are "context_too_long", for targets that take longer prompts, and "content_filtered" and
+            "bad_output", for those that judge otherwise.
     """
 
     place: ClassVar[Place] = Place.FALLBACK
@@ -80,10 +83,4 @@ class _FallingBack:
 
 
 def _cause(request: Request, error: Exception) -> str:
-    if isinstance(error, CircuitOpen):
-        return "breaker_open"
-    if isinstance(error, BudgetExceeded):
-        return "budget_exceeded"
-    if isinstance(error, RateLimited):
-        return Kind.RATE_LIMITED.value
-    return request.call.classify(error).kind.value
+    return error.cause if isinstance(error, Refused) else request.call.classify(error).kind.value

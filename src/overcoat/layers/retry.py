@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, cast
+from typing import ClassVar, cast, get_args
 
 import tenacity
 
 from overcoat.arithmetic.backoff import after_server, full_jitter
 from overcoat.arithmetic.durations import Duration, seconds
+from overcoat.arithmetic.retry_budget import RetryBalance
 from overcoat.classification import Failure, Kind
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
 from overcoat.record import Attempt, Inference, Wait, WaitSource
+from overcoat.shared import Per, scope_of, shared
 
 
 def _check_attempts(value: object, layer: str) -> None:
@@ -92,6 +95,41 @@ class OnError:
             _check_attempts(self.max_attempts, "OnError")
 
 
+@dataclass(frozen=True, kw_only=True)
+class RetryBudget:
+    """How many retries all stacks of a process make together, so that they do not multiply a provider's trouble.
+
+    Within *window* there are at most `ratio * first attempts + min_per_second * window` (Finagle's `RetryBudget`).
+
+    Attributes:
+        ratio: Retries that each first attempt allows, at least 0.
+        min_per_second: Retries that are allowed without any, so that little traffic is retried as well; at least 0.
+        window: Seconds, or text such as "10s"; what is not used within it expires.
+        per: Whether each "model" has a budget, or all models of a "provider" share one.
+    """
+
+    ratio: float = 0.2
+    min_per_second: float = 1.0
+    window: Duration = 10.0
+    per: Per = "provider"
+
+    def __post_init__(self) -> None:
+        """Check the settings where they were written."""
+        for name in ("ratio", "min_per_second"):
+            value: object = getattr(self, name)
+            if not isinstance(value, (int, float)) or isinstance(value, bool) or not 0 <= value < math.inf:
+                raise ValueError(f"RetryBudget({name}={value!r}): expected a finite number of at least 0")
+        if self.per not in get_args(Per):
+            raise ValueError(f'RetryBudget(per={self.per!r}): expected "model" or "provider"')
+        seconds(self.window, "RetryBudget(window=...)")
+
+    def balance(self, client: Client) -> RetryBalance:
+        """Return the balance that *client* shares with all that have the same settings and the same scope."""
+        window = seconds(self.window, "RetryBudget(window=...)")
+        settings = (self.ratio, self.min_per_second * window, window)
+        return shared((RetryBalance, *settings), scope_of(client, self.per), lambda: RetryBalance(*settings))
+
+
 _ON_ERROR: Mapping[str, OnError] = {
     "overloaded": OnError(backoff=Backoff(base=2.0, cap=60.0)),
     "timeout": OnError(max_attempts=2),  # each one may have been billed
@@ -114,6 +152,7 @@ class Retry(PlacedLayer):
         errors: What differs by class of failure ("rate_limited", "overloaded", "server_error", "timeout",
             "connection", "bad_output"). Where it does not say, there are at most two attempts after a timeout, which
             may have been billed, and after bad output.
+        budget: How many retries there may be over all calls; None is no limit.
         random: Draws from [0, 1), for the jitter.
     """
 
@@ -125,6 +164,7 @@ class Retry(PlacedLayer):
     backoff: Backoff | None = None
     server_delay: ServerDelay = field(default_factory=ServerDelay)
     errors: Mapping[str, OnError] = field(default_factory=dict[str, OnError], hash=False)
+    budget: RetryBudget | None = None
     random: Callable[[], float] = field(default=random.random, repr=False)
 
     def __post_init__(self) -> None:
@@ -141,29 +181,35 @@ class Retry(PlacedLayer):
         attempts = own.max_attempts or min(self.max_attempts, usual.max_attempts or self.max_attempts)
         return attempts, own.backoff or self.backoff or usual.backoff or Backoff()
 
-    def bind(self, client: Client) -> _Retrying:  # noqa: ARG002 - the same for all clients
-        """Return the function that retries."""
-        return _Retrying(self)
+    def bind(self, client: Client) -> _Retrying:
+        """Return the function that retries calls to *client*."""
+        return _Retrying(self, self.budget.balance(client) if self.budget is not None else None)
 
 
 class _Retrying:
-    def __init__(self, policy: Retry) -> None:
+    def __init__(self, policy: Retry, balance: RetryBalance | None) -> None:
         self._policy = policy
+        self._balance = balance
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
+        if self._balance is not None:
+            self._balance.deposit(cast("Inference", request.inference).started)  # as good as now, and known already
         # The first attempt runs bare, and tenacity is entered only on failure: it costs 80 times what this does.
         try:
             return await inner(request)
         except Exception as error:  # noqa: BLE001 - judged below, outside: an attempt begun in an except block would be blamed for what is handled there
             failed = error
-        return await _Repetition(self._policy, request, inner, failed).run()
+        return await _Repetition(self._policy, self._balance, request, inner, failed).run()
 
 
 class _Repetition:
     """The further attempts of one inference, whose first one *failed*."""
 
-    def __init__(self, policy: Retry, request: Request, inner: Handler, failed: Exception) -> None:
+    def __init__(
+        self, policy: Retry, balance: RetryBalance | None, request: Request, inner: Handler, failed: Exception
+    ) -> None:
         self._policy = policy
+        self._balance = balance
         self._request = request
         self._inner = inner
         self._replay: Exception | None = failed
@@ -211,12 +257,15 @@ class _Repetition:
 
     def _reason(self, attempts: int, most: int, failure: Failure, delay: float) -> str | None:
         policy, deadline = self._policy, self._request.deadline
+        now = asyncio.get_running_loop().time()
         if attempts >= most:
             return "attempts"
         if failure.retry_after is not None and not policy.server_delay.allows(failure.retry_after):
             return "server_delay"
-        if deadline is not None and asyncio.get_running_loop().time() + delay >= deadline:
+        if deadline is not None and now + delay >= deadline:
             return "deadline"
+        if self._balance is not None and not self._balance.withdraw(now):
+            return "budget"
         return None
 
     def _stop(self, state: tenacity.RetryCallState) -> bool:  # noqa: ARG002 - tenacity asks for the wait first
@@ -255,6 +304,7 @@ class _Repetition:
 
 _REASONS = {
     "attempts": "no attempts left",
+    "budget": "the retry budget is spent",
     "deadline": "the next attempt would begin after the deadline",
     "non_retryable": "never retried",
     "server_delay": "longer than server_delay.max",

@@ -184,12 +184,16 @@ class LiteLLM(LLM[LiteLLMOptions]):
 def _import_litellm() -> Any:
     """Import litellm, untyped: its annotations are partial, and the package must type-check where it is missing."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
+    ours = "litellm" not in sys.modules
     try:
-        return import_module("litellm")
+        litellm = import_module("litellm")
     except ModuleNotFoundError as exc:
         if exc.name != "litellm":
             raise
         raise ImportError("LiteLLM models need litellm: pip install 'overcoat[litellm]'", name="litellm") from exc
+    if ours:  # else an application has it, and may have set it to its taste
+        litellm.suppress_debug_info = True  # it prints advice to stdout with every error that it raises
+    return litellm
 
 
 def _report(response: Any, event: LLMEvent) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
-from decimal import Decimal
+from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
 from overcoat.models import parse_model
-from overcoat.pricing.rates import Rates, Tier
+from overcoat.pricing.rates import EXACT, Rates, Tier
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice
@@ -32,19 +32,25 @@ _MILLION = Decimal(1_000_000)
 def rates(model: str, now: float) -> Rates | None:
     """Return what *model* costs at *now* (Unix time, seconds); None where it is unknown.
 
-    The first call imports genai-prices, which takes about half a second and 66 MiB: call it off the event loop.
+    That includes a bare name that does not say who serves the model: the same weights cost what their server asks, and
+    nothing on one's own machine.
+
+    The first call imports genai-prices, which takes about half a second and 66 MiB.
     """
+    provider, name = parse_model(model)
+    if provider is None:
+        return None
     import genai_prices  # noqa: PLC0415 - see above: `import overcoat` stays light
     from genai_prices.types import Usage  # noqa: PLC0415
 
-    provider, name = parse_model(model)
     when = datetime.fromtimestamp(now, UTC)
-    known = _PROVIDERS.get(provider, provider) if provider else None
-    try:
-        found = genai_prices.calc_price(Usage(), name, provider_id=known, genai_request_timestamp=when)
-    except LookupError:
-        return None
-    return _flat(found.model_price, f"genai-prices {genai_prices.__version__}")
+    known = _PROVIDERS.get(provider, provider)
+    with localcontext(EXACT):
+        try:
+            found = genai_prices.calc_price(Usage(), name, provider_id=known, genai_request_timestamp=when)
+        except LookupError:
+            return None
+        return _flat(found.model_price, f"genai-prices {genai_prices.__version__}")
 
 
 def _flat(price: ModelPrice, source: str) -> Rates | None:

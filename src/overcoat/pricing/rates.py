@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Decimal
+from decimal import Context, Decimal
+from itertools import pairwise
 
 from overcoat.record import Usage
+
+EXACT = Context(prec=100, traps=[])
+"""More digits than any rate has. The caller's own context would round, or raise, as the application chose."""
+
+_multiply_and_add = EXACT.fma
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +28,12 @@ class Tier:
     cache_creation: Decimal | None = None
     reasoning: Decimal | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what would make a price wrong, or raise, on the day it is used."""
+        for rate in (self.input, self.output, self.cache_read, self.cache_creation, self.reasoning):
+            if rate is not None:
+                _check_dollars(rate)
+
 
 @dataclass(frozen=True, slots=True)
 class Rates:
@@ -37,6 +49,13 @@ class Rates:
     source: str
     per_request: Decimal = Decimal(0)
 
+    def __post_init__(self) -> None:
+        """Refuse what would make a price wrong, or raise, on the day it is used."""
+        _check_dollars(self.per_request)
+        starts = [tier.above for tier in self.tiers]
+        if starts[:1] != [0] or any(lower >= higher for lower, higher in pairwise(starts)):
+            raise ValueError(f"Rates(tiers=...): expected tiers that ascend by `above`, the first from 0, not {starts}")
+
     def cost(self, usage: Usage) -> Decimal | None:
         """Return the dollars that *usage* costs; None where a needed count or rate is not known."""
         tokens_in, tokens_out = usage.input_tokens, usage.output_tokens
@@ -46,17 +65,30 @@ class Rates:
         for higher in self.tiers[1:]:
             if tokens_in > higher.above:
                 tier = higher
-        read = usage.cache_read_input_tokens or 0
-        created = usage.cache_creation_input_tokens or 0
-        reasoning = usage.reasoning_output_tokens or 0
-        if (tokens_in and tier.input is None) or (tokens_out and tier.output is None):
-            return None
-        input_rate, output_rate = tier.input or Decimal(0), tier.output or Decimal(0)
-        total = self.per_request + tokens_in * input_rate + tokens_out * output_rate
-        if read and tier.cache_read is not None:
-            total += min(read, tokens_in) * (tier.cache_read - input_rate)
-        if created and tier.cache_creation is not None:
-            total += min(created, tokens_in) * (tier.cache_creation - input_rate)
-        if reasoning and tier.reasoning is not None:
-            total += min(reasoning, tokens_out) * (tier.reasoning - output_rate)
+        charges: list[tuple[int, Decimal | None]] = []
+        # Some clients count the parts beside the whole: together they cost no more than it, and never less than 0.
+        if read := usage.cache_read_input_tokens:
+            read = min(read, tokens_in)
+            tokens_in -= read
+            charges.append((read, tier.input if tier.cache_read is None else tier.cache_read))
+        if created := usage.cache_creation_input_tokens:
+            created = min(created, tokens_in)
+            tokens_in -= created
+            charges.append((created, tier.input if tier.cache_creation is None else tier.cache_creation))
+        if reasoning := usage.reasoning_output_tokens:
+            reasoning = min(reasoning, tokens_out)
+            tokens_out -= reasoning
+            charges.append((reasoning, tier.output if tier.reasoning is None else tier.reasoning))
+        total = self.per_request
+        for tokens, rate in ((tokens_in, tier.input), (tokens_out, tier.output), *charges):
+            if tokens:
+                if rate is None:
+                    return None
+                total = _multiply_and_add(tokens, rate, total)
         return total
+
+
+def _check_dollars(rate: Decimal) -> None:
+    # Price sources are not all typed: a float would raise later, where a paid answer is waiting for its price.
+    if not isinstance(rate, Decimal) or not rate.is_finite() or rate < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ValueError(f"expected a rate as a finite Decimal of 0 or more, not {rate!r}")

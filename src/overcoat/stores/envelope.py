@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Any
+from operator import attrgetter
+from typing import Annotated, Any, get_args
 
 import msgspec
 
 from overcoat.record import SpanIds, Usage
 
 VERSION = 1
+
+_Scalar = str | int | float | bool | None
+_TraceId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{32}\Z")]
+_SpanId = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{16}\Z")]
+_counts = attrgetter(*(field.name for field in dataclasses.fields(Usage)))
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -29,15 +36,22 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     version: int
     text: str
     created: float
-    fields: dict[str, Any]
+    fields: dict[str, _Scalar]
     usage: Usage | None
     cost: Decimal | None
-    trace: tuple[str, str] | None
+    trace: tuple[_TraceId, _SpanId] | None
+
+    def __post_init__(self) -> None:
+        """Check what the types do not say; msgspec calls this for what it decodes as well."""
+        if self.usage is not None and any(count is not None and count < 0 for count in _counts(self.usage)):
+            raise ValueError("a negative count of tokens cannot be stored")
+        if self.cost is not None and not self.cost.is_finite():
+            raise ValueError(f"a cost of {self.cost} cannot be stored")
 
 
 _encoder = msgspec.msgpack.Encoder(decimal_format="string")
 _decoder = msgspec.msgpack.Decoder(Answer, strict=True)
-_FIELD_TYPES = (str, int, float, bool, type(None))
+_FIELD_TYPES = get_args(_Scalar)
 
 
 def pack(
@@ -54,6 +68,8 @@ def pack(
     Raises:
         ValueError: The text or one of the event's *fields* would not come back as it was.
     """
+    if type(text) is not str:
+        raise ValueError(f"the answer is of type {type(text).__qualname__}, which cannot be stored")
     for name, value in fields.items():
         if type(value) not in _FIELD_TYPES:
             raise ValueError(
@@ -70,7 +86,7 @@ def unpack(value: bytes) -> Answer | None:
     """Decode an answer; None where *value* is not one, or one of another version."""
     try:
         answer = _decoder.decode(value)
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # of which msgspec makes no errors of its own
         return None
     return answer if answer.version == VERSION else None
 

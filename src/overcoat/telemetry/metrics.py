@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,14 +14,28 @@ from overcoat._version import __version__
 from overcoat.record import Call
 from overcoat.telemetry import names
 
-Labels = tuple[tuple[str, str], ...]
+
+class Sums:
+    """A counter whose sums we keep: `Counter.add` costs 8 microseconds, and a dict update 0.2.
+
+    Args:
+        *labels: The names of the attributes, in the order of a key's parts; None leaves one out.
+    """
+
+    def __init__(self, *labels: str) -> None:
+        self._labels = labels
+        self.of: dict[tuple[str | None, ...], Any] = defaultdict(int)
+
+    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
+        """Return what an observable instrument asks for."""
+        # A copy, since another thread's call may add a series meanwhile.
+        for key, value in list(self.of.items()):
+            attributes = {name: part for name, part in zip(self._labels, key, strict=True) if part is not None}
+            yield Observation(float(value) if isinstance(value, Decimal) else value, attributes)
 
 
 class Metrics:
-    """The instruments of one meter provider.
-
-    The counters are observable instruments over sums of our own: `Counter.add` costs 8 microseconds, a dict update 0.2.
-    """
+    """The instruments of one meter provider."""
 
     def __init__(self, provider: MeterProvider) -> None:
         meter = provider.get_meter("overcoat", __version__, names.SCHEMA_URL)
@@ -37,17 +51,21 @@ class Metrics:
             description="Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=names.TOKEN_BOUNDS,
         )
-        self._calls: dict[Labels, int] = defaultdict(int)
-        self._attempts: dict[Labels, int] = defaultdict(int)
-        self._waited: dict[Labels, float] = defaultdict(float)
-        self._cache: dict[Labels, int] = defaultdict(int)
-        self._billed: dict[Labels, Decimal] = defaultdict(Decimal)
-        self._saved: dict[Labels, Decimal] = defaultdict(Decimal)
-        self._wasted: dict[Labels, Decimal] = defaultdict(Decimal)
-        self._unpriced: dict[Labels, int] = defaultdict(int)
+        self._calls = Sums(names.MODEL, names.OUTCOME)
+        self._attempts = Sums(names.MODEL, names.ERROR_TYPE)
+        self._inferences = Sums(names.MODEL, names.ROLE)
+        self._give_ups = Sums(names.MODEL, names.GAVE_UP)
+        self._turns = Sums(names.CIRCUIT, names.CIRCUIT_STATE)
+        self._waited = Sums(names.MODEL, names.WAIT_SOURCE)
+        self._cache = Sums(names.CACHE_RESULT)
+        self._billed, self._saved, self._wasted = Sums(names.MODEL), Sums(names.MODEL), Sums(names.MODEL)
+        self._unpriced = Sums(names.MODEL)
         for name, unit, sums, description in (
             (names.METRIC_CALLS, "{call}", self._calls, "Calls, by how they ended."),
             (names.METRIC_ATTEMPTS, "{attempt}", self._attempts, "Requests sent to providers, by how they ended."),
+            (names.METRIC_INFERENCES, "{inference}", self._inferences, "Inferences, by their role."),
+            (names.METRIC_GIVE_UPS, "{inference}", self._give_ups, "Inferences that were not retried, by the reason."),
+            (names.METRIC_TURNS, "{turn}", self._turns, "Turns of breakers' circuits, by the new state."),
             (names.METRIC_WAITED, "s", self._waited, "Time waited before attempts, by whose idea it was."),
             (names.METRIC_CACHE, "{request}", self._cache, "What the cache did."),
             (names.METRIC_COST_BILLED, "USD", self._billed, "What providers charge."),
@@ -55,26 +73,34 @@ class Metrics:
             (names.METRIC_COST_WASTED, "USD", self._wasted, "The part of what is billed that bought no answer."),
             (names.METRIC_UNPRICED, "{call}", self._unpriced, "Calls whose cost is unknown."),
         ):
-            meter.create_observable_counter(name, [_observe(sums)], unit=unit, description=description)
+            meter.create_observable_counter(name, [sums.observe], unit=unit, description=description)
 
     def count(self, call: Call) -> None:
         """Add a finished *call* to the counters."""
-        model = (names.MODEL, call.model or "unknown")
-        self._calls[model, (names.OUTCOME, call.outcome or "unknown")] += 1
+        model = call.model or "unknown"
+        self._calls.of[model, call.outcome] += 1
         for inference in call.inferences:
+            asked = inference.model or "unknown"
+            self._inferences.of[asked, inference.role] += 1
             for attempt in inference.attempts:
-                error = () if attempt.error_type is None else ((names.ERROR_TYPE, attempt.error_type),)
-                self._attempts[model, *error] += 1
+                self._attempts.of[asked, attempt.error_type] += 1
             for wait in inference.waits:
-                self._waited[model, (names.WAIT_SOURCE, wait.source)] += wait.duration
+                self._waited.of[asked, wait.source] += wait.duration
+            if inference.gave_up is not None:
+                self._give_ups.of[asked, inference.gave_up] += 1
+        for turn in call.turns:
+            self._turns.of[turn.circuit, turn.state] += 1
         if call.cache is not None:
-            self._cache[(names.CACHE_RESULT, call.cache.result),] += 1
-        cost = call.cost
-        if cost.billed is None or cost.saved is None or cost.wasted is None:
-            self._unpriced[model,] += 1
-        for sums, amount in ((self._billed, cost.billed), (self._saved, cost.saved), (self._wasted, cost.wasted)):
-            if amount:
-                sums[model,] += amount
+            self._cache.of[call.cache.result,] += 1
+        billed, saved, wasted = call.cost.billed, call.cost.saved, call.cost.wasted
+        if billed is None or saved is None or wasted is None:
+            self._unpriced.of[model,] += 1
+        if billed:
+            self._billed.of[model,] += billed
+        if saved:
+            self._saved.of[model,] += saved
+        if wasted:
+            self._wasted.of[model,] += wasted
 
 
 _of: WeakKeyDictionary[MeterProvider, Metrics] = WeakKeyDictionary()
@@ -94,12 +120,3 @@ def metrics_of(provider: MeterProvider | None) -> Metrics:
     if known is None:
         known = _of[provider] = Metrics(provider)
     return known
-
-
-def _observe(sums: Mapping[Labels, Any]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    def observe(_: CallbackOptions) -> Iterable[Observation]:
-        # A copy, since another thread's call may add a series meanwhile.
-        for labels, value in list(sums.items()):
-            yield Observation(float(value) if isinstance(value, Decimal) else value, dict(labels))
-
-    return observe

@@ -52,12 +52,14 @@ REQUEST_OPTIONS: Final = {
 STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
 
 # Attributes of our own, on the call span unless it says otherwise.
-CALL_ID: Final = "overcoat.call.id"
 MODEL: Final = "overcoat.model"
 OUTCOME: Final = "overcoat.outcome"
 ATTEMPTS: Final = "overcoat.attempts"
 RETRIED: Final = "overcoat.retried"
 GAVE_UP: Final = "overcoat.gave_up"
+ROLE: Final = "overcoat.inference.role"  # on chat: why there is another inference: reask, fallback, hedge
+CIRCUIT: Final = "overcoat.breaker.circuit"  # which circuit the call turned, and to which state
+CIRCUIT_STATE: Final = "overcoat.breaker.state"
 CACHE_RESULT: Final = "overcoat.cache.result"  # and on cache.get
 CACHE_REASON: Final = "overcoat.cache.reason"
 CACHE_AGE: Final = "overcoat.cache.age"  # on cache.get: seconds
@@ -79,6 +81,9 @@ TOKEN_BOUNDS: Final = tuple(4.0**power for power in range(14))
 # Metrics of our own. Their units make Prometheus names without ratios or repetitions.
 METRIC_CALLS: Final = "overcoat.calls"
 METRIC_ATTEMPTS: Final = "overcoat.attempts"
+METRIC_INFERENCES: Final = "overcoat.inferences"
+METRIC_GIVE_UPS: Final = "overcoat.retry.give_ups"
+METRIC_TURNS: Final = "overcoat.breaker.turns"
 METRIC_WAITED: Final = "overcoat.wait.time"
 METRIC_CACHE: Final = "overcoat.cache.requests"
 METRIC_COST_BILLED: Final = "overcoat.cost.billed"

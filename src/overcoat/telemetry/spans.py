@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, cast
 
 from opentelemetry import context
+from opentelemetry.context import Context
 from opentelemetry.trace import (
     Link,
     Span,
@@ -15,28 +16,32 @@ from opentelemetry.trace import (
     StatusCode,
     TraceFlags,
     Tracer,
-    get_current_span,
     set_span_in_context,
 )
 
 from overcoat.classification import Failure
-from overcoat.layer import Client, Reply, Request
+from overcoat.layer import Client, Level, Reply, Request
 from overcoat.models import parse_model
 from overcoat.options import Uncacheable, given_options
-from overcoat.record import Attempt, Call, Inference, SpanIds, Wait
+from overcoat.record import Attempt, Call, Inference, Lookup, SpanIds, Usage, Wait
 from overcoat.telemetry import names
 from overcoat.telemetry.metrics import Metrics
 
 Attributes = dict[str, Any]
-_SPAN_OF = {"backoff": names.SPAN_BACKOFF, "rate_limit": names.SPAN_RATE_LIMIT}
 Labels = tuple[Attributes, Attributes, Attributes]
+_SPAN_OF = {"backoff": names.SPAN_BACKOFF, "rate_limit": names.SPAN_RATE_LIMIT}
 
 
 class Begun(NamedTuple):
-    """A span that was made the current one."""
+    """A span, and the context in which it was made the current one."""
 
     span: Span
+    context: Context
     token: Any
+
+
+Start = Callable[[Request], Begun | None]
+End = Callable[[Request, Reply | None, Begun | None], None]
 
 
 class Target(NamedTuple):
@@ -86,94 +91,101 @@ class SpanObserver:
         self._tiers = tiers
         self._target = Target.of(client)
         self._labels: dict[tuple[str | None, str | None], Labels] = {}
+        self._start: dict[Level, Start] = {
+            "call": self._call_started,
+            "inference": self._inference_started,
+            "attempt": self._attempt_started,
+        }
+        self._end: dict[Level, End] = {
+            "call": self._call_ended,
+            "inference": self._inference_ended,
+            "attempt": self._attempt_ended,
+        }
 
-    def call_started(self, request: Request) -> Begun:
-        """Start the span that covers all that happens to a call."""
+    def started(self, level: Level, request: Request) -> Begun | None:
+        """Start the span that *level* has, if any, and make it the current one."""
+        return self._start[level](request)
+
+    def ended(self, level: Level, request: Request, reply: Reply | None, begun: Begun | None) -> None:
+        """Complete and end what `started` began."""
+        self._end[level](request, reply, begun)
+
+    def _call_started(self, request: Request) -> Begun | None:
         call = request.call
-        attributes: Attributes = {names.CALL_ID: call.id, names.MODEL: call.model or "unknown"}
+        attributes: Attributes = {names.MODEL: call.model or "unknown"}
         for name, value in call.tags.items():
             attributes[names.TAG + name] = value
-        return self._begin(names.SPAN_CALL, SpanKind.INTERNAL, attributes, call, call.started)
+        begun = self._begin(names.SPAN_CALL, SpanKind.INTERNAL, attributes, call, call.started)
+        call.span = _ids(begun)
+        return begun
 
-    def call_ended(self, request: Request, reply: Reply | None, begun: Begun) -> None:  # noqa: ARG002
-        """Put the roll-up onto the span: a search in Jaeger matches the attributes of one span only."""
+    def _call_ended(self, request: Request, reply: Reply | None, begun: Begun | None) -> None:  # noqa: ARG002
         call = request.call
         self._metrics.count(call)
+        if begun is None:
+            return
         span = begun.span
         if span.is_recording():
-            lookup = call.cache
-            if lookup is not None and lookup.served:
-                self._cache_span(call, span)
+            if call.cache is not None and call.cache.served:
+                self._cache_span(call, call.cache, span)
             span.set_attributes(self._roll_up(call))
             if call.outcome != "ok":
                 span.set_status(_status(call.failure, call.error_type))
         _end(begun, call, call.ended)
 
-    def inference_started(self, request: Request) -> Begun:
-        """Start the `chat` span."""
+    def _inference_started(self, request: Request) -> Begun | None:
+        inference = cast("Inference", request.inference)
         attributes: Attributes = dict(self._target.attributes)
         if request.json_mode:
             attributes[names.OUTPUT_TYPE] = "json"
-        begun = self._begin(
-            self._target.name, SpanKind.CLIENT, attributes, request.call, cast("Inference", request.inference).started
-        )
-        ids = begun.span.get_span_context()
-        if ids.is_valid:
-            cast("Inference", request.inference).span = (ids.trace_id, ids.span_id)
+        if inference.role != "primary":
+            attributes[names.ROLE] = inference.role
+        begun = self._begin(self._target.name, SpanKind.CLIENT, attributes, request.call, inference.started)
+        inference.span = _ids(begun)
         return begun
 
-    def inference_ended(self, request: Request, reply: Reply | None, begun: Begun) -> None:
-        """Record the conventions' metrics and end the `chat` span, with what was waited for and tried inside it."""
-        call, inference = request.call, cast("Inference", request.inference)
+    def _inference_ended(self, request: Request, reply: Reply | None, begun: Begun | None) -> None:
+        inference = cast("Inference", request.inference)
         answer = reply.attempt if reply else None
         usage = inference.usage
         response_model = answer.response_model if answer else None
         duration, tokens_in, tokens_out = self._labels_of(response_model, inference.error_type)
+        # Before the span is detached, since exemplars take it from the context.
         self._metrics.duration.record(cast("float", inference.ended) - inference.started, duration)
         if usage is not None and usage.input_tokens is not None:
             self._metrics.tokens.record(usage.input_tokens, tokens_in)
         if usage is not None and usage.output_tokens is not None:
             self._metrics.tokens.record(usage.output_tokens, tokens_out)
+        if begun is None:
+            return
         span = begun.span
         if span.is_recording():
-            self._children(call, inference, span)
-            attributes = _given(request)
-            if usage is not None:
-                _put(attributes, names.INPUT_TOKENS, usage.input_tokens)
-                _put(attributes, names.OUTPUT_TOKENS, usage.output_tokens)
-                _put(attributes, names.CACHE_READ_INPUT_TOKENS, usage.cache_read_input_tokens)
-                _put(attributes, names.CACHE_CREATION_INPUT_TOKENS, usage.cache_creation_input_tokens)
-                _put(attributes, names.REASONING_OUTPUT_TOKENS, usage.reasoning_output_tokens)
-            if (cost := inference.cost) is not None:
-                attributes[names.COST] = float(cost)
-            if answer is not None:
-                _put(attributes, names.RESPONSE_MODEL, answer.response_model)
-                _put(attributes, names.RESPONSE_ID, answer.response_id)
-                if answer.finish_reason is not None:
-                    attributes[names.FINISH_REASONS] = (answer.finish_reason,)
+            if inference.waits or inference.error_type is not None or len(inference.attempts) > 1:
+                self._children(request.call, inference, span)
+            span.set_attributes(_of_inference(request, inference, usage, answer))
             if inference.error_type is not None:
-                attributes[names.ERROR_TYPE] = inference.error_type
                 span.set_status(_status(inference.failure, inference.error_type))
-            span.set_attributes(attributes)
-        _end(begun, call, inference.ended)
+        _end(begun, request.call, inference.ended)
 
-    def attempt_started(self, request: Request) -> Begun | None:
-        """Start the span of an attempt, so that what the client's own instrumentation makes lies inside it."""
+    def _attempt_started(self, request: Request) -> Begun | None:
         attempt = cast("Attempt", request.attempt)
         if attempt.number == 1 and not self._every_attempt:
-            return None  # made afterwards, if it comes to a second one; most never do
+            return None  # made afterwards, if it fails; most do not
         return self._begin(names.SPAN_ATTEMPT, SpanKind.INTERNAL, _numbered(attempt), request.call, attempt.started)
 
-    def attempt_ended(self, request: Request, reply: Reply | None, begun: Begun | None) -> None:  # noqa: ARG002
-        """End the span of an attempt."""
+    def _attempt_ended(self, request: Request, reply: Reply | None, begun: Begun | None) -> None:  # noqa: ARG002
         if begun is not None:
             attempt = cast("Attempt", request.attempt)
             _judge(begun.span, attempt)
             _end(begun, request.call, attempt.ended)
 
-    def _begin(self, name: str, kind: SpanKind, attributes: Attributes, call: Call, started: float) -> Begun:
+    def _begin(self, name: str, kind: SpanKind, attributes: Attributes, call: Call, started: float) -> Begun | None:
+        """Start a span and make it the current one; None where there is no SDK to make it."""
         span = self._tracer.start_span(name, kind=kind, attributes=attributes, start_time=_nanoseconds(call, started))
-        return Begun(span, context.attach(set_span_in_context(span)))
+        if not span.get_span_context().is_valid:
+            return None
+        current = set_span_in_context(span)
+        return Begun(span, current, context.attach(current))
 
     def _children(self, call: Call, inference: Inference, span: Span) -> None:
         """Make the spans that nothing could lie inside: the waits, and the first attempt where it failed."""
@@ -191,10 +203,7 @@ class SpanObserver:
             )
             child.end(_nanoseconds(call, wait.ended))
 
-    def _cache_span(self, call: Call, span: Span) -> None:
-        lookup = call.cache
-        if lookup is None:
-            return
+    def _cache_span(self, call: Call, lookup: Lookup, span: Span) -> None:
         attributes: Attributes = {names.CACHE_RESULT: lookup.result}
         _put(attributes, names.CACHE_AGE, lookup.age)
         child = self._tracer.start_span(
@@ -207,25 +216,28 @@ class SpanObserver:
         child.end(_nanoseconds(call, lookup.ended))
 
     def _roll_up(self, call: Call) -> Attributes:
-        attempts = sum(len(inference.attempts) for inference in call.inferences)
-        attributes: Attributes = {names.OUTCOME: call.outcome, names.ATTEMPTS: attempts}
-        if any(len(inference.attempts) > 1 for inference in call.inferences):
+        """Return what one would search for: a search in Jaeger matches the attributes of one span only."""
+        inferences, lookup, cost = call.inferences, call.cache, call.cost
+        attributes: Attributes = {names.OUTCOME: call.outcome, names.ATTEMPTS: len(call.attempts)}
+        if any(len(inference.attempts) > 1 for inference in inferences):
             attributes[names.RETRIED] = True
-        if call.cache is not None:
-            attributes[names.CACHE_RESULT] = call.cache.result
-            _put(attributes, names.CACHE_REASON, call.cache.reason)
-        cost = call.cost
+        if lookup is not None:
+            attributes[names.CACHE_RESULT] = lookup.result
+            _put(attributes, names.CACHE_REASON, lookup.reason)
         if cost.billed is not None:
             attributes[names.COST] = billed = float(cost.billed)
             medium, high = self._tiers
             attributes[names.COST_TIER] = "high" if billed >= high else "medium" if billed >= medium else "low"
-        if cost.saved:
+        if cost.saved or (cost.saved is not None and lookup is not None and lookup.served):
             attributes[names.COST_SAVED] = float(cost.saved)
         if cost.wasted:
             attributes[names.COST_WASTED] = float(cost.wasted)
-        if call.inferences:
-            _put(attributes, names.GAVE_UP, call.inferences[-1].gave_up)
-        _put(attributes, names.ERROR_TYPE, call.error_type)
+        if call.turns:
+            attributes[names.CIRCUIT] = call.turns[-1].circuit
+            attributes[names.CIRCUIT_STATE] = call.turns[-1].state
+        if call.error_type is not None:
+            attributes[names.ERROR_TYPE] = call.error_type
+            _put(attributes, names.GAVE_UP, inferences[-1].gave_up if inferences else None)
         return attributes
 
     def _labels_of(self, response_model: str | None, error_type: str | None) -> Labels:
@@ -242,18 +254,44 @@ class SpanObserver:
 
 def _end(begun: Begun, call: Call, ended: float | None) -> None:
     # A coroutine that is thrown away is closed in whatever context is current then; that one is not ours to change.
-    if get_current_span() is begun.span:
+    if context.get_current() is begun.context:
         context.detach(begun.token)
     begun.span.end(_nanoseconds(call, ended))
 
 
+def _ids(begun: Begun | None) -> SpanIds | None:
+    if begun is None:
+        return None
+    ids = begun.span.get_span_context()
+    return ids.trace_id, ids.span_id
+
+
 def _nanoseconds(call: Call, moment: float | None) -> int | None:
-    return None if moment is None else int(call.at(moment) * 1e9)
+    return None if moment is None else int((moment + call.epoch) * 1e9)
 
 
 def _put(attributes: Attributes, name: str, value: Any) -> None:
     if value is not None:
         attributes[name] = value
+
+
+def _of_inference(request: Request, inference: Inference, usage: Usage | None, answer: Attempt | None) -> Attributes:
+    attributes = _given(request)
+    if usage is not None:
+        _put(attributes, names.INPUT_TOKENS, usage.input_tokens)
+        _put(attributes, names.OUTPUT_TOKENS, usage.output_tokens)
+        _put(attributes, names.CACHE_READ_INPUT_TOKENS, usage.cache_read_input_tokens)
+        _put(attributes, names.CACHE_CREATION_INPUT_TOKENS, usage.cache_creation_input_tokens)
+        _put(attributes, names.REASONING_OUTPUT_TOKENS, usage.reasoning_output_tokens)
+    if (cost := inference.cost) is not None:
+        attributes[names.COST] = float(cost)
+    if answer is not None:
+        _put(attributes, names.RESPONSE_MODEL, answer.response_model)
+        _put(attributes, names.RESPONSE_ID, answer.response_id)
+        if answer.finish_reason is not None:
+            attributes[names.FINISH_REASONS] = (answer.finish_reason,)
+    _put(attributes, names.ERROR_TYPE, inference.error_type)
+    return attributes
 
 
 def _given(request: Request) -> Attributes:
@@ -263,13 +301,13 @@ def _given(request: Request) -> Attributes:
     except Uncacheable:
         return {}
     attributes: Attributes = {}
-    for name, (attribute, kind) in names.REQUEST_OPTIONS.items():
-        value = options.get(name)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and not (name == "n" and value == 1):
+    for name, value in options.items():
+        known = names.REQUEST_OPTIONS.get(name)
+        if known is not None and type(value) in (int, float) and not (name == "n" and value == 1):
+            attribute, kind = known
             attributes[attribute] = kind(value)
-    stop = options.get("stop")
-    if stop:
-        attributes[names.STOP_SEQUENCES] = (stop,) if isinstance(stop, str) else tuple(stop)
+        elif name == "stop" and value:
+            attributes[names.STOP_SEQUENCES] = (value,) if isinstance(value, str) else tuple(value)
     return attributes
 
 

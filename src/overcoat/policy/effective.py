@@ -1,0 +1,163 @@
+"""What holds for one model: the values, where each is from, and the layers that they make."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+from typing import Any, cast
+
+from overcoat.client import stack
+from overcoat.layer import Client, PlacedLayer
+from overcoat.layers.deadline import Deadline
+from overcoat.layers.fallback import Fallback
+from overcoat.layers.meter import Meter
+from overcoat.layers.timeout import Timeout
+from overcoat.llm import LiteLLMClient
+from overcoat.policy.derivation import ABSENT, Section, Settings
+from overcoat.policy.fallbacks import Fallbacks
+from overcoat.policy.problems import DEFAULT, did_you_mean
+from overcoat.policy.schema import Effective
+from overcoat.policy.shape import paths_of
+from overcoat.policy.tree import NONE, Node
+
+_DIGITS = 12
+_NAMED = {"budget": "budgets", "breaker": "breakers", "limit": "limits"}
+
+
+def effective_tree(document: Node, policy: str, limit: Node | None, model: str | None) -> Node:
+    """Return what *document*, whose policies are complete, says for *model* by *policy*, with names put in their place.
+
+    Args:
+        document: The file with what lies over it.
+        policy: The policy's name; "default" need not be in the file.
+        limit: Where a rule names a limit of its own.
+        model: The model's name; None for the policy as such.
+    """
+    chosen = document.get("policies", policy)
+    entries = dict(chosen.entries) if chosen is not None else {}
+    entries.pop("extends", None)
+    if limit is not None:
+        entries["limit"] = limit
+    for key, section in _NAMED.items():
+        if key in entries and entries[key].value != NONE:
+            reference = entries.pop(key)
+            named = document.get(section, str(reference.value))
+            if named is not None:  # else it is reported as what it is
+                entries[key] = replace(named, key=reference.origin)
+    entries |= {key: node for key in ("cache", "trace") if (node := document.get(key)) is not None}
+    fallbacks = document.get("fallbacks")
+    if model is not None and fallbacks is not None:
+        rules = [rule for each in fallbacks.items if (rule := _fallback(each, model)) is not None]
+        entries["fallbacks"] = replace(fallbacks, value=rules)
+    root = chosen or document
+    return Node(entries, root.path, root.origin, root.key)
+
+
+def _fallback(rule: Node, model: str) -> Node | None:
+    """Return what *rule* has for *model*, or None: a model is not asked in place of itself."""
+    if not fnmatchcase(model, str(rule.entries["from"].value)):
+        return None
+    to = rule.entries["to"]
+    others = [target for target in to.items if target.value != model]
+    return rule.having(**{"from": None}, to=replace(to, value=others)) if others else None
+
+
+def digest_of(settings: Section) -> str:
+    """Return 12 hexadecimal digits of what *settings* say: "60s" and "1m" are the same, functions are not in it."""
+    canonical = json.dumps(settings.model_dump(mode="json", by_alias=True), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
+
+
+@dataclass(frozen=True)
+class EffectivePolicy:
+    """All that a policy says for one model.
+
+    Attributes:
+        name: The policy's, in the file.
+        model: The model's; None for a client that does not say.
+        digest: 12 hexadecimal digits of the values, the same wherever the same holds. It is on every call span.
+        enabled: Whether layers do anything; see OVERCOAT_ENABLED.
+        settings: The values, as the schema has them; durations are seconds.
+    """
+
+    name: str
+    model: str | None
+    digest: str
+    enabled: bool
+    settings: Section
+    tree: Node = field(repr=False)
+    for_code: Mapping[str, Mapping[str, Any]] = field(repr=False)
+    inner_of: Callable[[str], Sequence[PlacedLayer]] = field(repr=False)
+
+    def value(self, path: str) -> Any:
+        """Return the value at *path*, such as "retry.max_attempts"; durations are seconds, and None is "none".
+
+        Raises:
+            KeyError: There can be nothing at *path*.
+        """
+        value = self.settings.at(_checked(path))
+        return None if value is ABSENT else value
+
+    def origin(self, path: str) -> str:
+        """Return where the value at *path* was written: "file:line:column", "env NAME", "code" or "default".
+
+        Raises:
+            KeyError: There can be nothing at *path*.
+        """
+        node = self.tree.get(*_checked(path))
+        return str(DEFAULT if node is None else node.origin)
+
+    def layers(self, client_for: Callable[[str], Client] | None = None) -> tuple[PlacedLayer, ...]:
+        """Return the layers, outermost first; none at all where overcoat is switched off.
+
+        Args:
+            client_for: Makes the clients of fallbacks from the models' names, by default `LiteLLMClient`.
+        """
+        if not self.enabled:
+            return ()
+        settings = self.settings
+        deadline = settings.at(("deadline",))
+        layers = [
+            self._made("trace"),
+            None if deadline is None else Deadline(deadline),
+            self._made("cache"),
+            self._made("validate"),
+            self._fallbacks(client_for or LiteLLMClient),
+        ]
+        return (*(layer for layer in layers if layer is not None), *self.inner())
+
+    def inner(self) -> Sequence[PlacedLayer]:
+        """Return the layers that a fallback's target has of its own, by its own rule."""
+        timeout = self.settings.at(("attempt_timeout",))
+        budget = self._made("budget")
+        layers = [
+            self._made("hedge"),
+            self._made("retry", budget=budget) if budget is not None else self._made("retry"),
+            self._made("breaker"),
+            self._made("limit"),
+            None if timeout is None else Timeout(timeout),
+            Meter(**self.for_code.get("meter", {})),
+        ]
+        return [layer for layer in layers if layer is not None]
+
+    def _made(self, key: str, **more: Any) -> Any:
+        section = cast("Settings | None", self.settings.at((key,)))
+        return None if section is None else section.make(**self.for_code.get(key, {}), **more)
+
+    def _fallbacks(self, client_for: Callable[[str], Client]) -> PlacedLayer | None:
+        rules = [
+            Fallback([stack(client_for(name), *self.inner_of(name)) for name in rule.at(("to",))], rule.at(("when",)))
+            for rule in cast("Sequence[Section]", self.settings.at(("fallbacks",)))
+        ]
+        return None if not rules else rules[0] if len(rules) == 1 else Fallbacks(tuple(rules))
+
+
+def _checked(path: str) -> tuple[str, ...]:
+    steps = tuple(path.split("."))
+    known = paths_of(Effective)
+    if path not in known and not (steps[:2] == ("retry", "errors") and len(steps) > 2):
+        raise KeyError(f"a policy has no {path!r}{did_you_mean(path, known)}")
+    return steps

@@ -30,11 +30,13 @@ from overcoat.errors import (
     StackOrderError,
 )
 from overcoat.layer import Layer, Reply, Request
+from overcoat.layers.breaker import Breaker
 from overcoat.layers.deadline import Deadline
 from overcoat.layers.fallback import Fallback
 from overcoat.layers.hedge import Hedge
 from overcoat.layers.meter import Meter
-from overcoat.layers.retry import Backoff, OnError, Retry, ServerDelay
+from overcoat.layers.rate_limit import RateLimit
+from overcoat.layers.retry import Backoff, OnError, Retry, RetryBudget, ServerDelay
 from overcoat.layers.timeout import Timeout
 from overcoat.layers.trace import Trace
 from overcoat.layers.validate import Validate
@@ -51,7 +53,7 @@ from overcoat.llm import (
     NotGiven,
     PromptTemplate,
 )
-from overcoat.record import Attempt, Call, Cost, Inference, Lookup, Usage, Wait, capture, tags
+from overcoat.record import Attempt, Call, Cost, Inference, Lookup, Turn, Usage, Wait, capture, tags
 
 if TYPE_CHECKING:
     from overcoat.layers.cache import Cache
@@ -63,6 +65,7 @@ __all__ = [
     "Attempt",
     "AttemptTimeout",
     "Backoff",
+    "Breaker",
     "BudgetExceeded",
     "Cache",
     "Call",
@@ -94,15 +97,18 @@ __all__ = [
     "PolicyError",
     "PromptTemplate",
     "PromptTemplateError",
+    "RateLimit",
     "RateLimited",
     "Refused",
     "Reply",
     "Request",
     "Retry",
+    "RetryBudget",
     "ServerDelay",
     "StackOrderError",
     "Timeout",
     "Trace",
+    "Turn",
     "Usage",
     "Validate",
     "Wait",

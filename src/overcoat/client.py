@@ -122,7 +122,6 @@ class Stack:
 
 def _send(client: Client) -> Handler:
     """Turn *client* into the innermost handler: a copy of the event goes in, what was written to it comes out."""
-
     quiet = quieting(client)
 
     async def send(request: Request) -> Reply:

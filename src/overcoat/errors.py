@@ -149,8 +149,13 @@ class CircuitOpen(Refused):
     cause: ClassVar[str] = "breaker_open"
 
     def __init__(self, key: str, retry_after: float | None = None) -> None:
-        until = "until an operator closes it" if retry_after is None else f"for {round(retry_after, 3):g} s more"
-        super().__init__(f"the circuit of {key!r} is open {until}")
+        if retry_after is None:
+            state = "open until an operator closes it"
+        elif retry_after > 0:
+            state = f"open for {round(retry_after, 3):g} s more"
+        else:
+            state = "half open, and its probes are under way"
+        super().__init__(f"the circuit of {key!r} is {state}")
         self.key = key
         self.retry_after = retry_after
 

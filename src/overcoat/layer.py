@@ -54,6 +54,10 @@ class Request(NamedTuple):
         conversation, options, event, json_mode, _, _, _, deadline, role = self
         return Request(conversation, options, event, json_mode, call, inference, attempt, deadline, role)
 
+    def by(self, deadline: float) -> Request:
+        """Return a copy with that *deadline*."""
+        return Request(*self[:7], deadline, self.role)
+
 
 class Reply(NamedTuple):
     """What a layer returns.

@@ -17,6 +17,7 @@ from overcoat import (
     LLMStatusError,
     Retry,
     Timeout,
+    Trace,
     capture,
     stack,
 )
@@ -24,7 +25,7 @@ from overcoat.classification import Kind
 from overcoat.errors import OvercoatError
 from overcoat.layers.breaker import Breaker
 from overcoat.shared import forget
-from overcoat.testing import Answer, ScriptedClient, run
+from overcoat.testing import Answer, InMemoryTelemetry, ScriptedClient, run
 
 CONVERSATION = [{"role": "user", "content": "hello"}]
 DOWN = LLMStatusError("down", 500)
@@ -118,11 +119,45 @@ def test_an_exhausted_quota_opens_it_for_long():
 
 
 def test_a_retry_does_not_hammer_an_open_circuit():
-    """Each attempt counts, and the refusal ends the retries."""
-    inner = ScriptedClient(DOWN)
+    """Each attempt counts, and the refusal ends the retries; the caller gets the real error, with the reason."""
+    error = LLMStatusError("down", 500)
+    inner = ScriptedClient(error)
     client = stack(inner, Retry(max_attempts=9, backoff=Backoff(base=0)), Breaker(min_calls=3))
-    assert run(outcomes(client, 1)) == [CircuitOpen]
+    assert run(outcomes(client, 1)) == [LLMStatusError]
     assert len(inner.calls) == 3
+    assert error.__notes__ == ["overcoat: gave up after 3 attempts (server_error; the circuit is open)"]
+
+
+def test_what_is_recorded():
+    """Each turn of the circuit on the call that caused it, and each refusal by its cause."""
+    telemetry = InMemoryTelemetry()
+    client = stack(
+        ScriptedClient(DOWN, "hi", model_name="openai/gpt-4o"),
+        Trace(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider),
+        Breaker(min_calls=1, open_for="10s"),
+    )
+
+    async def main():
+        await outcomes(client, 2)
+        await asyncio.sleep(10)
+        await outcomes(client, 1)
+
+    with capture() as calls:
+        run(main())
+    assert [[(turn.circuit, turn.state) for turn in call.turns] for call in calls] == [
+        [("openai/gpt-4o", "open")],
+        [],
+        [("openai/gpt-4o", "half_open"), ("openai/gpt-4o", "closed")],
+    ]
+    assert [(call.outcome, call.error_type) for call in calls] == [
+        ("error", "server_error"),
+        ("refused", "breaker_open"),
+        ("ok", None),
+    ]
+    first, second, third = (span.attributes for span in telemetry.named("overcoat.call"))
+    assert (first["overcoat.breaker.state"], third["overcoat.breaker.state"]) == ("open", "closed")
+    assert (second["overcoat.outcome"], second["error.type"]) == ("refused", "breaker_open")
+    assert telemetry.total("overcoat.breaker.turns", {"overcoat.breaker.state": "open"}) == 1
 
 
 class TestProbes:

@@ -94,7 +94,7 @@ def _refuse_ambiguous(value: Any) -> None:
     It takes an enum for its value, a set for a list, a dataclass for a dict, and a Decimal, a UUID or a date for its
     text. It has no switch for that, and `enc_hook` is not asked about types that it knows.
     """
-    kind: Any = type(value)
+    kind = type(value)  # pyright: ignore[reportUnknownVariableType] - a cast would cost as much as the rest
     if kind is dict:
         for name, each in value.items():
             if type(name) is not str:

@@ -13,6 +13,7 @@ from overcoat.classification import Kind
 from overcoat.errors import CircuitOpen
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
+from overcoat.record import Call, Turn
 from overcoat.shared import Per, scope_of, shared
 
 logger = logging.getLogger("overcoat")
@@ -98,31 +99,31 @@ class _Breaking:
         self._key = key
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
-        clock = asyncio.get_running_loop().time
-        circuit = self.circuit
-        permit = circuit.admit() or self._knock(clock())
+        call, circuit, clock = request.call, self.circuit, asyncio.get_running_loop().time
+        permit = circuit.admit() or self._knock(call, clock())
         outcome: Outcome = "neither"
         try:
             reply = await inner(request)
             outcome = "success"
         except Exception as error:
-            outcome = _OUTCOMES.get(request.call.classify(error).kind, "neither")
+            outcome = _OUTCOMES.get(call.classify(error).kind, "neither")
             raise
         finally:
             if (transition := circuit.record(permit, outcome, now := clock())) is not None:
-                self._note(transition, now)
+                self._note(call, transition, now)
         return reply
 
-    def _knock(self, now: float) -> Permit:
+    def _knock(self, call: Call, now: float) -> Permit:
         if (transition := self.circuit.advance(now)) is not None:
-            self._note(transition, now)
+            self._note(call, transition, now)
         permit = self.circuit.admit()
         if permit is None:
             raise CircuitOpen(self._key, self.circuit.retry_after(now))
         return permit
 
-    def _note(self, transition: Transition, now: float) -> None:
+    def _note(self, call: Call, transition: Transition, now: float) -> None:
         """Make a transition known; there is one note of each, by the call that caused it."""
+        call.turns.append(Turn(self._key, transition.after, now))
         opened = transition.after == "open"
         level = logging.WARNING if opened else logging.INFO
         details = f", for {self.circuit.retry_after(now):g} s" if opened else ""

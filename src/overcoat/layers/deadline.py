@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
+from overcoat.alarm import Alarm
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.errors import DeadlineExceeded
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
@@ -40,15 +41,17 @@ class _Ending:
         self._after = after
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
-        now = asyncio.get_running_loop().time()
-        deadline = now + self._after
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        deadline = started + self._after
         if request.deadline is not None and request.deadline <= deadline:
             return await inner(request)  # the one outside comes first
-        limit = asyncio.timeout_at(deadline)
+        alarm = Alarm(loop, deadline)
         try:
-            async with limit:
-                return await inner(request.replace(deadline=deadline))
-        except TimeoutError as error:
-            if not limit.expired():
-                raise  # an attempt's
-            raise DeadlineExceeded(self._after, asyncio.get_running_loop().time() - now) from error
+            return await inner(request.by(deadline))
+        except asyncio.CancelledError as error:
+            if not alarm.rang_alone():
+                raise
+            raise DeadlineExceeded(self._after, loop.time() - started) from error
+        finally:
+            alarm.off()

@@ -104,8 +104,10 @@ class _Limiting:
             return await inner(request)
         finally:
             if len(attempts) > earlier:
-                limiter.settle(grant, _used(attempts[-1], grant.tokens, sent))
-                self._learn(attempts[-1])
+                attempt = attempts[-1]
+                limiter.settle(grant, _used(attempt, grant.tokens, sent))
+                if attempt.failure is not None and attempt.failure.kind is Kind.RATE_LIMITED:
+                    self._learn(attempt, attempt.failure.retry_after)
             else:
                 limiter.give_back(grant)
 
@@ -124,11 +126,10 @@ class _Limiting:
         finally:
             wait.ended = loop.time()
 
-    def _learn(self, attempt: Attempt) -> None:
-        failure = attempt.failure
-        if failure is not None and failure.kind is Kind.RATE_LIMITED and failure.retry_after is not None:
+    def _learn(self, attempt: Attempt, retry_after: float | None) -> None:
+        if retry_after is not None:
             # A limit such as these is over in a window at the latest; a header must not stop a process for days.
-            self.limiter.pause(cast("float", attempt.ended) + min(failure.retry_after, self._window))
+            self.limiter.pause(cast("float", attempt.ended) + min(retry_after, self._window))
 
 
 class Limiter:
@@ -190,7 +191,8 @@ class Limiter:
         """End an attempt that used so many *tokens*."""
         with self._lock:
             self._quota.settle(grant, tokens)
-            self._wake()
+            if self._queue:
+                self._wake()
 
     def give_back(self, grant: Grant) -> None:
         """End what sent nothing."""
@@ -232,13 +234,14 @@ class _Waiter:
 
 def _estimate(request: Request) -> tuple[int, int]:
     """Return about how many tokens the request sends, and how many it allows the answer."""
-    sent = sum(_bytes(message["content"]) for message in request.conversation) // _BYTES_PER_TOKEN
+    size = 0
+    for message in request.conversation:
+        size += _bytes(message["content"])
     options = request.options
-    if isinstance(options, Mapping):
+    allowed = getattr(options, "max_tokens", None)
+    if allowed is None and isinstance(options, Mapping):
         allowed = cast("Mapping[str, Any]", options).get("max_tokens")
-    else:
-        allowed = getattr(options, "max_tokens", None)
-    return sent, allowed if isinstance(allowed, int) and allowed > 0 else 0
+    return size // _BYTES_PER_TOKEN, allowed if isinstance(allowed, int) and allowed > 0 else 0
 
 
 def _bytes(content: Any) -> int:

@@ -15,6 +15,7 @@ from overcoat.arithmetic.backoff import after_server, full_jitter
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.arithmetic.retry_budget import RetryBalance
 from overcoat.classification import Failure, Kind
+from overcoat.errors import Refused
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
 from overcoat.record import Attempt, Inference, Wait, WaitSource
@@ -213,6 +214,7 @@ class _Repetition:
         self._request = request
         self._inner = inner
         self._replay: Exception | None = failed
+        self._last = failed
         self._source: WaitSource = "policy"
         self._inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
         self._gave_up: str | None = None
@@ -233,11 +235,18 @@ class _Repetition:
         if self._replay is not None:
             replayed, self._replay = self._replay, None
             raise replayed
-        return await self._inner(self._request)
+        try:
+            return await self._inner(self._request)
+        except Refused as refusal:
+            self._gave_up = refusal.cause
+        except Exception as error:
+            self._last = error
+            raise
+        raise self._last  # it says what is wrong with the provider; that we then refused is in the note
 
     def _may_retry(self, state: tenacity.RetryCallState) -> bool:
         failure = self._failure(state)
-        if failure is None:
+        if failure is None or self._gave_up is not None:
             return False
         if not failure.retryable:
             self._gave_up = "non_retryable"
@@ -296,7 +305,7 @@ class _Repetition:
         count = len(inference.attempts)
         error.add_note(
             f"overcoat: gave up after {count} {'attempt' if count == 1 else 'attempts'}"
-            f" ({failure.kind.value}; {_REASONS[reason]}{details})"
+            f" ({failure.kind.value}; {_REASONS.get(reason, reason)}{details})"
         )
         attempts: tuple[Attempt, ...] = tuple(inference.attempts)
         error.attempts = attempts  # type: ignore[attr-defined]  # the contract: the caller's error, plus its history
@@ -304,8 +313,10 @@ class _Repetition:
 
 _REASONS = {
     "attempts": "no attempts left",
+    "breaker_open": "the circuit is open",
     "budget": "the retry budget is spent",
     "deadline": "the next attempt would begin after the deadline",
+    "limit_reached": "no slot within our own limit",
     "non_retryable": "never retried",
     "server_delay": "longer than server_delay.max",
 }

@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import ClassVar
 
+from overcoat.alarm import Alarm
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.errors import AttemptTimeout
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
@@ -42,14 +43,16 @@ class _TimingOut:
         self._after = after
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
-        deadline = request.deadline
-        if deadline is not None and deadline - asyncio.get_running_loop().time() <= self._after:
+        loop = asyncio.get_running_loop()
+        when = loop.time() + self._after
+        if request.deadline is not None and request.deadline <= when:
             return await inner(request)  # the deadline's own timer comes first, and a second one would race with it
-        limit = asyncio.timeout(self._after)  # `wait_for` swallows a caller's cancellation on 3.11
+        alarm = Alarm(loop, when)
         try:
-            async with limit:
-                return await inner(request)
-        except TimeoutError as error:
-            if not limit.expired():
-                raise  # the client's own
+            return await inner(request)
+        except asyncio.CancelledError as error:
+            if not alarm.rang_alone():
+                raise
             raise AttemptTimeout(self._after) from error
+        finally:
+            alarm.off()

@@ -137,11 +137,7 @@ def _fallbacks(tree: Node) -> Iterator[Problem]:
     seen: set[frozenset[str]] = set()
     for cause in CAUSES:
         some = [rule for rule in rules if cause in rule.when]
-        graph = {
-            name: {str(to.text) for rule in some if fnmatchcase(name, str(rule.source.text)) for to in rule.targets}
-            - {name}
-            for name in targets
-        }
+        graph = {name: [target for rule in some for target in rule.leads(name)] for name in targets}
         try:
             TopologicalSorter(graph).prepare()
         except CycleError as error:
@@ -155,6 +151,11 @@ class _FallbackRule(NamedTuple):
     source: Node
     targets: Sequence[Node]
     when: Collection[str]
+
+    def leads(self, model: str) -> Sequence[str]:
+        """Return who is asked in place of *model*; a rule that names it leads on to the others by itself."""
+        names = [str(target.text) for target in self.targets]
+        return names if model not in names and fnmatchcase(model, str(self.source.text)) else []
 
 
 def _fallback_rules(tree: Node) -> Iterator[_FallbackRule]:

@@ -218,7 +218,7 @@ def _file_type(hint: Any, name: str) -> Any:
 
 def summary_of(made: type) -> str:
     """Return the first paragraph of the docstring, on one line."""
-    return " ".join(cast("str", inspect.getdoc(made)).split("\n\n", 1)[0].split())
+    return _for_a_file(" ".join(cast("str", inspect.getdoc(made)).split("\n\n", 1)[0].split()))
 
 
 @cache

@@ -10,7 +10,7 @@ from overcoat.classification import Kind
 from overcoat.layers.retry import Retry
 from overcoat.policy.derivation import ABSENT, Section, Settings, duration_text
 from overcoat.policy.problems import Path, Problem, written
-from overcoat.policy.schema import Effective
+from overcoat.policy.schema import ENABLED, Effective
 from overcoat.policy.shape import is_duration, keys_of, paths_of
 from overcoat.policy.tree import Node
 
@@ -44,6 +44,8 @@ class Held:
                 if value is not None and value is not ABSENT and value < bound:
                     yield self._beyond(place, value, "min", path, bound)
         for index, name in enumerate(enforce.at(("locked",))):
+            if name == ENABLED:
+                continue  # no value of a policy; it is for who reads the environment
             yield from self._changes(tuple(name.split(".")), self._rule("locked", index))
         for index, name in enumerate(enforce.at(("require",))):
             if self._settings.at(tuple(name.split("."))) in (None, ABSENT, False, ()):

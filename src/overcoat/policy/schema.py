@@ -218,6 +218,13 @@ class _Schema(GenerateJsonSchema):
             del inner["default"]
         return inner
 
+    def dict_schema(self, schema: core_schema.DictSchema) -> JsonSchemaValue:
+        made = super().dict_schema(schema)
+        if "patternProperties" in made:  # which lets through what matches no pattern
+            ((pattern, value),) = made.pop("patternProperties").items()
+            made |= {"additionalProperties": value, "propertyNames": {"pattern": pattern, "not": {"const": NONE}}}
+        return made
+
     def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 - for no field
         return False
 

@@ -148,6 +148,9 @@ class _Reading:
         elif not isinstance(value, (str, int, float)):
             self._problems.append(Problem(origin, written(path), "a date or a time of day has no meaning here"))
             value = str(value)  # so that what is refused is not missed as well
+        elif isinstance(value, int) and not -(2**63) <= value < 2**63:
+            self._problems.append(Problem(origin, written(path), "too long for a number"))
+            value = 0
         return Node(value, path, origin, key)
 
     def _origin(self, offset: int) -> Origin:

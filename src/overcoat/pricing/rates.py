@@ -65,20 +65,20 @@ class Rates:
         for higher in self.tiers[1:]:
             if tokens_in > higher.above:
                 tier = higher
-        charges: list[tuple[int, Decimal | None]] = []
-        # Some clients count the parts beside the whole: together they cost no more than it, and never less than 0.
-        if read := usage.cache_read_input_tokens:
+        charges: list[tuple[int, Decimal]] = []
+        # Some clients count the parts beside the whole: no more tokens are charged for than the whole has.
+        if (read := usage.cache_read_input_tokens) and tier.cache_read is not None:
             read = min(read, tokens_in)
             tokens_in -= read
-            charges.append((read, tier.input if tier.cache_read is None else tier.cache_read))
-        if created := usage.cache_creation_input_tokens:
+            charges.append((read, tier.cache_read))
+        if (created := usage.cache_creation_input_tokens) and tier.cache_creation is not None:
             created = min(created, tokens_in)
             tokens_in -= created
-            charges.append((created, tier.input if tier.cache_creation is None else tier.cache_creation))
-        if reasoning := usage.reasoning_output_tokens:
+            charges.append((created, tier.cache_creation))
+        if (reasoning := usage.reasoning_output_tokens) and tier.reasoning is not None:
             reasoning = min(reasoning, tokens_out)
             tokens_out -= reasoning
-            charges.append((reasoning, tier.output if tier.reasoning is None else tier.reasoning))
+            charges.append((reasoning, tier.reasoning))
         total = self.per_request
         for tokens, rate in ((tokens_in, tier.input), (tokens_out, tier.output), *charges):
             if tokens:

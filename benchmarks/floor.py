@@ -163,11 +163,13 @@ class Floor:
         self._scope = hashlib.sha256(self._encode([1, None, "Provider", MODEL, None, None, None]))
         self._cache: dict[str, str] = {}
         self._calls: dict[Any, int] = defaultdict(int)
+        self._inferences: dict[Any, int] = defaultdict(int)
         self._attempts: dict[Any, int] = defaultdict(int)
         self._lookups: dict[Any, int] = defaultdict(int)
         self._cost: dict[Any, Decimal] = defaultdict(Decimal)
         for name, sums in (
             (names.METRIC_CALLS, self._calls),
+            (names.METRIC_INFERENCES, self._inferences),
             (names.METRIC_ATTEMPTS, self._attempts),
             (names.METRIC_CACHE, self._lookups),
             (names.METRIC_COST_BILLED, self._cost),
@@ -252,6 +254,7 @@ class Floor:
             )
             return text
         finally:
+            self._inferences[_MODEL, (names.ROLE, "primary")] += 1
             self._attempts[_MODEL, *failed] += 1
             context.detach(token)
             span.end()

@@ -8,6 +8,7 @@ drops the second.
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from functools import cached_property
@@ -72,8 +73,12 @@ class MyLLMClient(LLMClient[MyLLMOptions]):
         headers = {"content-type": "application/json"}
         url = f"{self.base_url}/chat/completions"
         sent = urllib.request.Request(url, json.dumps(request).encode(), headers)  # noqa: S310 - the scheme is ours
-        with urllib.request.urlopen(sent) as response:  # noqa: S310 - likewise
-            return json.load(response)
+        try:
+            with urllib.request.urlopen(sent) as response:  # noqa: S310 - likewise
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            error.close()  # its connection; the status and the headers stay
+            raise
 
 
 # 3. The LLM.

@@ -33,7 +33,7 @@ attempts = st.builds(
 
 def call_with(*inferences, outcome="ok", cache=None):
     call = Call("Client", "m", False, {}, 0.0, 0.0)
-    call.inferences = [Inference("m", 0.0, list(each)) for each in inferences]
+    call.inferences = [Inference("m", 0.0, attempts=list(each)) for each in inferences]
     call.outcome, call.cache = outcome, cache
     return call
 

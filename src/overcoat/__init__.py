@@ -7,6 +7,7 @@
 `client` is called as `MyClient` is. `capture()` collects the record of each call, and `tags()` attributes them.
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from overcoat._version import __version__
@@ -30,33 +31,33 @@ from overcoat.errors import (
     StackOrderError,
 )
 from overcoat.layer import Layer, Reply, Request
-from overcoat.layers.breaker import Breaker
-from overcoat.layers.deadline import Deadline
-from overcoat.layers.fallback import Fallback
-from overcoat.layers.hedge import Hedge
-from overcoat.layers.meter import Meter
-from overcoat.layers.rate_limit import RateLimit
-from overcoat.layers.retry import Backoff, OnError, Retry, RetryBudget, ServerDelay
-from overcoat.layers.timeout import Timeout
-from overcoat.layers.trace import Trace
-from overcoat.layers.validate import Validate
-from overcoat.llm import (
-    LLM,
-    NOT_GIVEN,
-    ChatFormat,
-    LiteLLM,
-    LiteLLMClient,
-    LiteLLMOptions,
-    LLMClient,
-    LLMEvent,
-    LLMOptions,
-    NotGiven,
-    PromptTemplate,
-)
 from overcoat.record import Attempt, Call, Cost, Inference, Lookup, Turn, Usage, Wait, capture, tags
 
 if TYPE_CHECKING:
+    from overcoat.layers.breaker import Breaker
     from overcoat.layers.cache import Cache
+    from overcoat.layers.deadline import Deadline
+    from overcoat.layers.fallback import Fallback
+    from overcoat.layers.hedge import Hedge
+    from overcoat.layers.meter import Meter
+    from overcoat.layers.rate_limit import RateLimit
+    from overcoat.layers.retry import Backoff, OnError, Retry, RetryBudget, ServerDelay
+    from overcoat.layers.timeout import Timeout
+    from overcoat.layers.trace import Trace
+    from overcoat.layers.validate import Validate
+    from overcoat.llm import (
+        LLM,
+        NOT_GIVEN,
+        ChatFormat,
+        LiteLLM,
+        LiteLLMClient,
+        LiteLLMOptions,
+        LLMClient,
+        LLMEvent,
+        LLMOptions,
+        NotGiven,
+        PromptTemplate,
+    )
 
 __all__ = [
     "LLM",
@@ -118,11 +119,33 @@ __all__ = [
     "tags",
 ]
 
+# Loaded when first asked for: what an application does not use, it does not wait for at its start.
+_LATER = {
+    "overcoat.layers.breaker": ("Breaker",),
+    "overcoat.layers.cache": ("Cache",),
+    "overcoat.layers.deadline": ("Deadline",),
+    "overcoat.layers.fallback": ("Fallback",),
+    "overcoat.layers.hedge": ("Hedge",),
+    "overcoat.layers.meter": ("Meter",),
+    "overcoat.layers.rate_limit": ("RateLimit",),
+    "overcoat.layers.retry": ("Backoff", "OnError", "Retry", "RetryBudget", "ServerDelay"),
+    "overcoat.layers.timeout": ("Timeout",),
+    "overcoat.layers.trace": ("Trace",),
+    "overcoat.layers.validate": ("Validate",),
+    "overcoat.llm": (
+        *("LLM", "LLMClient", "LLMEvent", "LLMOptions", "LiteLLM", "LiteLLMClient", "LiteLLMOptions"),
+        *("ChatFormat", "NOT_GIVEN", "NotGiven", "PromptTemplate"),
+    ),
+}
+_HOMES = {name: home for home, names in _LATER.items() for name in names}
+
 
 def __getattr__(name: str) -> Any:
-    # Its keys and envelopes are encoded by msgspec, which those who do not cache need not load.
-    if name == "Cache":
-        from overcoat.layers.cache import Cache  # noqa: PLC0415
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+    return value
 
-        return Cache
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return __all__

@@ -46,14 +46,14 @@ _PREFIXES = {
 # Bare names that can only be meant for their maker's API: those of closed models and, of makers whose weights anyone
 # may serve (gpt-oss, command-r, mistral-nemo, deepseek-r1), aliases and releases that are no weights' names.
 _FAMILIES = (
-    (re.compile(r"(gpt-([0-9]|audio|chat|realtime)|chatgpt-|o[0-9](-|$))"), "openai"),
-    (re.compile(r"claude-"), "anthropic"),
-    (re.compile(r"gemini-"), "gcp.gemini"),
-    (re.compile(r"command-.+-[0-9]{2}-20[0-9]{2}$"), "cohere"),
-    (re.compile(r"(mistral|codestral|ministral)-(.+-)?latest$"), "mistral_ai"),
-    (re.compile(r"deepseek-(chat|reasoner)$"), "deepseek"),
-    (re.compile(r"grok-([4-9]|code-)"), "x_ai"),
-    (re.compile(r"sonar(-|$)"), "perplexity"),
+    (r"(gpt-([0-9]|audio|chat|realtime)|chatgpt-|o[0-9](-|$))", "openai"),
+    (r"claude-", "anthropic"),
+    (r"gemini-", "gcp.gemini"),
+    (r"command-.+-[0-9]{2}-20[0-9]{2}$", "cohere"),
+    (r"(mistral|codestral|ministral)-(.+-)?latest$", "mistral_ai"),
+    (r"deepseek-(chat|reasoner)$", "deepseek"),
+    (r"grok-([4-9]|code-)", "x_ai"),
+    (r"sonar(-|$)", "perplexity"),
 )
 
 
@@ -63,6 +63,6 @@ def parse_model(name: str) -> ModelName:
     if prefix and slash and rest:
         return ModelName(_PREFIXES.get(prefix, prefix), rest)
     for family, provider in _FAMILIES:
-        if family.match(name):
+        if re.match(family, name):  # which compiles it at the first name: the import need not
             return ModelName(provider, name)
     return ModelName(None, name)

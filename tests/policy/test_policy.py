@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overcoat import Hedge, PolicyError, Retry
+from overcoat import Deadline, Hedge, PolicyError, Retry, Timeout
 from overcoat.layers.breaker import Breaker
 from overcoat.layers.retry import RetryBudget
 from overcoat.policy import Policy
@@ -330,6 +330,20 @@ def test_overrides_that_make_no_sense(overrides, message, small):
     assert str(caught.value).startswith(message)
 
 
+def test_times_can_be_layers(small):
+    effective = load(small).for_model("x", deadline=Deadline(7), attempt_timeout=Timeout("2s"))
+    assert (effective.value("deadline"), effective.value("attempt_timeout")) == (7, 2)
+
+
+def test_lists_can_be_tuples(small):
+    assert load(small).for_model("x", trace={"cost_tiers": (0.1, 1)}).value("trace.cost_tiers") == (0.1, 1)
+
+
+def test_where_the_file_has_nothing_to_name(write):
+    with pytest.raises(PolicyError, match="code: breaker: there is no 'standard' in breakers"):
+        load(write("")).for_model("x", breaker="standard")
+
+
 # Enforcement
 
 
@@ -411,6 +425,31 @@ def test_a_lock_holds_against_another_name(write):
     for name, value in (("POLICIES__DEFAULT__BREAKER", "y"), ("POLICIES__DEFAULT__EXTENDS", "b")):
         assert any("breaker.window: locked at 1m" in line or "breakers.y.window: locked at 1m" in line
                    for line in refused(path, **{name: value}))  # fmt: skip
+
+
+def test_a_section_can_be_locked(small):
+    small.write_text(SMALL + "enforce: {locked: [retry.backoff]}\n")
+    backoff = {"base": "2s"}
+    with pytest.raises(PolicyError) as caught:
+        load(small).for_model("other", retry={"backoff": backoff, "errors": {"timeout": {"backoff": backoff}}})
+    rule = "by enforce.locked (FILE:27:20), but given as"
+    assert str(caught.value).replace(str(small), "FILE").splitlines() == [
+        f"code: retry.{name}: locked at {was} {rule} {{base: 2s, cap: {cap}, kind: 'full_jitter'}}"
+        for name, was, cap in (
+            ("backoff", "{base: 1s, cap: 10s, kind: 'full_jitter'}", "10s"),
+            ("errors.timeout.backoff", "none", "20s"),
+        )
+    ]
+
+
+def test_a_lock_on_what_the_file_itself_has_wrong(write):
+    """What the environment mends is not what the file says."""
+    path = write("policies: {default: {breaker: usul}}\nbreakers: {usual: {}}\nenforce: {locked: [breaker]}\n")
+    assert refused(path) == [
+        "policy.yaml:2:31: policies.default.breaker: there is no 'usul' in breakers, did you mean 'usual'?"
+    ]
+    (line,) = refused(path, POLICIES__DEFAULT__BREAKER="usual")
+    assert "locked at none" in line
 
 
 def test_a_ceiling_holds_for_what_stays_unsaid(write):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -25,7 +27,6 @@ from overcoat.layers.validate import Validate
 from overcoat.policy import Policy
 from overcoat.policy.commands import print_schema
 from overcoat.policy.derivation import FOR_CODE_ONLY, duration_text, fields_of
-from overcoat.policy.reference import reference
 from overcoat.policy.schema import schema
 
 from .malformed import YAML
@@ -39,7 +40,14 @@ VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 def test_the_page_is_up_to_date():
     """Where it is not: `python -m overcoat.policy.reference > examples/policies/REFERENCE.md`."""
-    assert (EXAMPLES / "REFERENCE.md").read_text() == reference()
+    command = [sys.executable, "-W", "error", "-m", "overcoat.policy.reference"]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert (EXAMPLES / "REFERENCE.md").read_text() == printed
+
+
+def test_the_schema_beside_the_examples_is_up_to_date():
+    """Where it is not: `overcoat schema > examples/policies/overcoat.schema.json`."""
+    assert json.loads((EXAMPLES / "overcoat.schema.json").read_text()) == schema()
 
 
 @pytest.mark.parametrize("made", [*LAYERS, *PARTS], ids=lambda made: made.__name__)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -126,14 +127,15 @@ def test_no_file_at_all():
         wrap(ScriptedClient("a"))
 
 
-def test_switched_off(monkeypatch):
-    """No layer does anything; what is left is the record."""
+def test_switched_off(monkeypatch, caplog):
+    """No layer does anything, and the log says so; what is left is the record."""
     monkeypatch.setenv("OVERCOAT_ENABLED", "false")
     client = ScriptedClient(DOWN, model_name="openai/gpt-4o")
     stacked = wrap(client, PRODUCTION)
     with capture() as calls, pytest.raises(LLMStatusError):
         ask(stacked)
     assert stacked.layers == ()
+    assert caplog.messages == ["OVERCOAT_ENABLED=false: every layer is off, and calls go straight to their clients"]
     assert len(client.calls) == len(calls) == 1
 
 
@@ -159,7 +161,7 @@ def test_what_only_code_can_give(write):
         write("policies: {default: {validate: {max_reasks: 2}}}\ncache: {ttl: 5m}\ntrace: {attempts: always}\n"),
         validate={"check": check},
         cache={"store": store},
-        meter={"prices": lambda model, now: Rates((Tier(0, 1, 1),), "test")},
+        meter={"prices": lambda model, now: Rates((Tier(0, Decimal(1), Decimal(1)),), "test")},
         trace={"tracer_provider": telemetry.tracer_provider, "meter_provider": telemetry.meter_provider},
     )
     with capture() as calls:

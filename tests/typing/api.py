@@ -206,7 +206,7 @@ async def wordy(request: Request, inner: Handler) -> str:
 
 
 async def forgetful(request: Request) -> Reply:
-    return Reply(request.call.id)
+    return Reply(request.call.client)
 
 
 async def reversed_(inner: Handler, request: Request) -> Reply:

@@ -69,16 +69,13 @@ class _FallingBack:
         self._branches = branches
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:  # noqa: ARG002 - the first branch is `inner`
-        failed: Exception | None = None
         for branch in self._branches:
-            if failed is not None:
-                request = request.replace(role="fallback")
             try:
                 return await branch.handler(request)
             except Exception as error:
                 if branch is self._branches[-1] or _cause(request, error) not in self._when:
                     raise
-                failed = error
+            request = request.replace(role="fallback")
         raise AssertionError("unreachable: the last branch returns or raises")
 
 

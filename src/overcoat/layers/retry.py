@@ -199,8 +199,8 @@ class _Retrying:
         try:
             return await inner(request)
         except Exception as error:  # noqa: BLE001 - judged below, outside: an attempt begun in an except block would be blamed for what is handled there
-            failed = error
-        return await _Repetition(self._policy, self._balance, request, inner, failed).run()
+            repetition = _Repetition(self._policy, self._balance, request, inner, error)
+        return await repetition.run()
 
 
 class _Repetition:
@@ -229,12 +229,15 @@ class _Repetition:
             self._explain(error)
             raise
         finally:
-            self._replay = None
+            del self._replay, self._last  # errors refer to frames, and those to this: a cycle
 
     async def _attempt(self) -> Reply:
-        if self._replay is not None:
-            replayed, self._replay = self._replay, None
-            raise replayed
+        if (replay := self._replay) is not None:
+            self._replay = None
+            try:
+                raise replay
+            finally:
+                del replay
         try:
             return await self._inner(self._request)
         except Refused as refusal:

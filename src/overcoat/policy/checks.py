@@ -12,6 +12,7 @@ from overcoat.layers.breaker import Breaker
 from overcoat.layers.fallback import CAUSES, Fallback
 from overcoat.policy.derivation import duration_text
 from overcoat.policy.problems import Path, Problem, did_you_mean
+from overcoat.policy.schema import MOST_RULES
 from overcoat.policy.tree import Node
 
 MOST_ATTEMPTS = 10
@@ -87,7 +88,7 @@ def _attempts(policy: Node) -> Iterator[Problem]:
 def _rules(tree: Node) -> Iterator[Problem]:
     models = tree.get("models")
     before: list[Node] = []
-    for rule in models.items if models is not None else ():
+    for rule in models.items[:MOST_RULES] if models is not None else ():
         yield from _references(tree, rule, {"policy": "policies", "limit": "limits"})
         match = rule.get("match")
         if match is None or match.text is None:
@@ -160,7 +161,7 @@ class _FallbackRule(NamedTuple):
 
 def _fallback_rules(tree: Node) -> Iterator[_FallbackRule]:
     listed = tree.get("fallbacks")
-    for rule in listed.items if listed is not None else ():
+    for rule in listed.items[:MOST_RULES] if listed is not None else ():
         source, to, when = rule.get("from"), rule.get("to"), rule.get("when")
         if source is not None and source.text is not None and to is not None:
             causes = [cause.value for cause in when.items] if when is not None else Fallback.when

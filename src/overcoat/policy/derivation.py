@@ -19,7 +19,6 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     ValidationInfo,
-    WithJsonSchema,
     create_model,
     model_validator,
 )
@@ -66,11 +65,14 @@ def _duration(value: object, info: ValidationInfo) -> float:
         raise ValueError(str(error).removeprefix(": ")) from None
 
 
-DurationText = Annotated[
-    float,
-    PlainValidator(_duration),
-    WithJsonSchema({"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "30s", "1m30s", "1h"]}),
-]
+class _AsText:
+    """What an editor is told of a duration; made anew each time, since pydantic 2.10 writes defaults into it."""
+
+    def __get_pydantic_json_schema__(self, schema: object, handler: object) -> dict[str, Any]:
+        return {"type": "string", "pattern": DURATION_PATTERN, "examples": ["500ms", "30s", "1m30s", "1h"]}
+
+
+DurationText = Annotated[float, PlainValidator(_duration), _AsText()]
 """Seconds, written as text with units: "30" alone would be seconds to some readers and milliseconds to others."""
 
 
@@ -125,10 +127,9 @@ class Settings(Section):
     makes: ClassVar[type]
 
     @model_validator(mode="after")
-    def _makes_sense(self, info: ValidationInfo) -> Settings:
+    def _makes_sense(self) -> Settings:
         """Let the layer judge its values, so that there is one place that does."""
-        if not (info.context and info.context.get("unjudged")):
-            self.make()
+        self.make()
         return self
 
     def make(self, **for_code: Any) -> Any:

@@ -81,6 +81,9 @@ class EffectivePolicy:
         digest: 12 hexadecimal digits of the values, the same wherever the same holds. It is on every call span.
         enabled: Whether layers do anything; see OVERCOAT_ENABLED.
         settings: The values, as the schema has them; durations are seconds.
+        tree: The values that were given, with their places.
+        for_code: Those that only code can give, by layer and field.
+        inner_of: The layers that another model has as a fallback of this one, by its name.
     """
 
     name: str

@@ -132,6 +132,8 @@ def _shown(path: Path, value: Any) -> str:
     if isinstance(value, Section):
         given = [f"{key}: {_shown((*path, key), value.at((key,)))}" for key in keys_of(type(value))]
         return f"{{{', '.join(given)}}}"
+    if path[:2] == ("retry", "errors"):
+        path = ("retry", *path[3:])  # what it takes the place of
     info = _INFOS.get(".".join(str(step) for step in path))
     if info is not None and is_duration(info):
         return duration_text(value)

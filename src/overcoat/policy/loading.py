@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ from overcoat.policy.schema import Effective, File
 from overcoat.policy.tree import Node
 from overcoat.policy.validation import validate
 
+logger = logging.getLogger("overcoat")
+
 
 class _Choice(NamedTuple):
     """What a rule of `models` chooses: a policy by its name, and a limit in place of the policy's."""
@@ -39,6 +42,9 @@ class Policy:
     Attributes:
         path: Of the file.
         enabled: Whether layers do anything: OVERCOAT_ENABLED, by default true.
+        document: The file with the environment over it; its policies are complete.
+        original: The same without the environment.
+        enforced: What the file enforces; None where it enforces nothing.
     """
 
     path: str
@@ -86,6 +92,8 @@ class Policy:
         problems.extend(problem for problem in found if problem.origin not in refused)
         if problems:
             raise refusal(problems)
+        if not policy.enabled:
+            logger.warning("%s=false: every layer is off, and calls go straight to their clients", ENABLED)
         return policy
 
     def for_model(self, model: str | None, **overrides: Unpack[Overrides]) -> EffectivePolicy:

@@ -49,8 +49,12 @@ def _after(made: type) -> Setting:
     )
 
 
-def _list_of(item: Any) -> Any:
-    return Annotated[tuple[item, ...], Field(strict=False)]
+MOST_RULES = 200
+"""In a list of rules: each is compared with all others, and nobody could say any more which one holds."""
+
+
+def _list_of(item: Any, most: int | None = None) -> Any:
+    return Annotated[tuple[item, ...], Field(strict=False, max_length=most)]
 
 
 def _model(name: str, doc: str, **fields: Setting) -> type[Section]:
@@ -189,7 +193,7 @@ File = _model(
     breakers=_named(settings_of(Breaker), "Breakers by their names."),
     limits=_named(settings_of(RateLimit), "Rate limits by their names."),
     models=(
-        _list_of(Rule),
+        _list_of(Rule, MOST_RULES),
         Field(
             default=(),
             description="Which policy each model has: the first rule that matches. Where there is no rule, "
@@ -197,7 +201,7 @@ File = _model(
         ),
     ),
     fallbacks=(
-        _list_of(FallbackSection),
+        _list_of(FallbackSection, MOST_RULES),
         Field(default=(), description="Which models are asked where others cannot answer."),
     ),
     cache=_section(Cache),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -79,12 +79,6 @@ class Node:
         """Return a copy with *entries* added or replaced; None takes one away."""
         merged = {**self.entries, **entries}
         return replace(self, value={key: node for key, node in merged.items() if node is not None})
-
-    def walk(self) -> Iterator[Node]:
-        """Return this node and all below it."""
-        yield self
-        for node in (*self.entries.values(), *self.items):
-            yield from node.walk()
 
     def problem(self, message: str, *, at_key: bool = False) -> Problem:
         """Return a mistake in this value, or in its key."""

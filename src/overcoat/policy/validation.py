@@ -77,6 +77,8 @@ def _message(kind: str, error: Mapping[str, Any]) -> str:
     given = _given(error["input"])
     if kind == "literal_error" and len(words := _words(error["ctx"]["expected"])) > 1:
         return f"there is no {given}{did_you_mean(str(error['input']), words)}"
+    if kind == "too_long":
+        return f"expected at most {error['ctx']['max_length']} values"
     expected = error["ctx"]["expected"] if kind == "literal_error" else _EXPECTED.get(kind) or error["msg"]
     return f"expected {expected}, not {given}"
 
@@ -96,7 +98,6 @@ _EXPECTED = {
     "string_too_short": "text",
     "string_type": "text",
     "too_short": "at least one",
-    "too_long": "fewer values",
     "tuple_type": "a list",
 }
 

@@ -13,11 +13,11 @@ jaeger_version = $(shell sed -n 's|^require $(jaeger) ||p' tests/real/jaeger/go.
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 
-.PHONY: help demo test coverage lint format types bench jaeger clean
+.PHONY: help demo test coverage lint format types bench bench-peers jaeger clean
 .DELETE_ON_ERROR:
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 	@echo 'Settings: PYTEST_ARGS="-k retry"   VENV=folder   PYTHON=interpreter (to make that folder with)'
 
 demo: $(VENV)/.demo ## Watch a stack survive a misbehaving provider (no key, no network)
@@ -46,6 +46,11 @@ types: $(VENV)/.dev ## Check types, by mypy and by pyright
 
 bench: $(VENV)/.dev ## Measure what the layers cost
 	@$(bin)/python benchmarks
+
+bench-peers: $(VENV)/.made ## Measure it beside other libraries, in an environment of its own
+	@test -d $(VENV)-peers || $(bin)/python -m venv $(VENV)-peers
+	@$(VENV)-peers/bin/python -m pip install --quiet --editable . --requirement benchmarks/requirements-peers.txt
+	@$(VENV)-peers/bin/python benchmarks/peers.py
 
 jaeger: ## Build Jaeger for the tests, once per version, outside this folder (needs Go; minutes)
 	@binary="$${XDG_CACHE_HOME:-$$HOME/.cache}/overcoat/jaeger-$(jaeger_version)"; \

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeVar, cast
 from overcoat.assembly import Bound, assemble
 from overcoat.layer import Client, Handler, Layer, PlacedLayer, Reply, Request
 from overcoat.order import check_order
-from overcoat.record import Attempt, Call, Usage, current_captures, current_tags
+from overcoat.record import Attempt, Call, PolicyStamp, Usage, current_captures, current_tags
 from overcoat.sdk_retries import quieting
 
 C = TypeVar("C", bound=Client)
@@ -34,7 +34,12 @@ _CONTAINERS = (list, dict, set)
 _MISSING = object()
 
 
-def stack(client: C, *layers: Layer | PlacedLayer, order: Literal["canonical", "as given"] = "canonical") -> C:
+def stack(
+    client: C,
+    *layers: Layer | PlacedLayer,
+    order: Literal["canonical", "as given"] = "canonical",
+    policy: PolicyStamp | None = None,
+) -> C:
     """Return a client whose calls pass through *layers*, the first outermost, before they reach *client*.
 
     Args:
@@ -42,6 +47,7 @@ def stack(client: C, *layers: Layer | PlacedLayer, order: Literal["canonical", "
             stack included, whose layers then lie inside these.
         *layers: overcoat's layers, or any `async def (request, inner)`, which may stand anywhere.
         order: "canonical" refuses orders that do harm; "as given" says that one means it.
+        policy: Which policy the layers are made by, for the record; `wrap` says so.
 
     Raises:
         TypeError: *client* has no `call`, or a layer is not one.
@@ -63,21 +69,24 @@ def stack(client: C, *layers: Layer | PlacedLayer, order: Literal["canonical", "
         raise ValueError(f'stack(order={order!r}): expected "canonical" or "as given"')
     # The cast promises `call` and `model_name` only. db-ally's ABC is nominal, ours would be a second one, and a
     # `__getattr__` that forwards the rest was rejected: it fails silently where a base class has a default.
-    return cast("C", Stack(client, layers, order))
+    return cast("C", Stack(client, layers, order, policy))
 
 
 class Stack:
     """The client that `stack` makes. Its type is private to overcoat; to a checker it is the inner client's."""
 
-    __slots__ = ("_handler", "bound", "client", "innermost", "layers", "order")
+    __slots__ = ("_handler", "bound", "client", "innermost", "layers", "order", "policy")
 
-    def __init__(self, client: Client, layers: Sequence[Layer | PlacedLayer], order: str) -> None:
+    def __init__(
+        self, client: Client, layers: Sequence[Layer | PlacedLayer], order: str, policy: PolicyStamp | None
+    ) -> None:
         self.client = client
         self.layers = tuple(layers)
         self.order = order
         # A stack inside a stack is opened, so that order, record and spans are those of one call. It keeps its state.
         inner = client if isinstance(client, Stack) else None
         self.innermost: Client = inner.innermost if inner else client
+        self.policy: PolicyStamp | None = policy or (inner.policy if inner else None)
         inside: tuple[Bound, ...] = inner.bound if inner else ()
         if order == "canonical":
             check_order([*layers, *(bound.layer for bound in inside)])
@@ -92,8 +101,11 @@ class Stack:
         """
         _check_conversation(conversation)
         _check_event(event)
-        now = asyncio.get_running_loop().time()
-        call = Call(type(self.innermost).__name__, self.model_name, json_mode, current_tags(), now, time.time() - now)
+        clock = asyncio.get_running_loop().time
+        now = clock()
+        epoch = time.time() - now
+        name = type(self.innermost).__name__
+        call = Call(name, self.model_name, json_mode, current_tags(), now, epoch, self.policy, clock)
         try:
             reply = await self._handler(Request(conversation, options, event, json_mode, call))
         finally:

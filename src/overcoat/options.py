@@ -32,11 +32,18 @@ def given_options(options: Any) -> dict[str, Any]:
         items = list(cast("Mapping[str, Any]", options).items())
     else:
         raise Uncacheable(f"options of type {type(options).__qualname__} are neither a dataclass nor a mapping")
-    return {
-        name: int(value) if isinstance(value, float) and value.is_integer() else value
-        for name, value in items
-        if value is not None and type(value).__name__ != "NotGiven" and name not in TRANSPORT
-    }
+    given: dict[str, Any] = {}
+    for name, value in items:
+        if value is None or type(value) in _not_given or name in TRANSPORT:
+            continue
+        if type(value).__name__ == "NotGiven":  # db-ally's, or ours: asked by name once, since its import takes seconds
+            _not_given.add(type(value))
+        else:
+            given[name] = int(value) if isinstance(value, float) and value.is_integer() else value
+    return given
+
+
+_not_given: set[type[Any]] = set()
 
 
 @lru_cache(maxsize=64)  # and not without a bound: a class that is made for each call would be kept for ever

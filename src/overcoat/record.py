@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, TypeVar
+from typing import Literal, NamedTuple, TypeVar
 
 from overcoat.classification import Failure, classify
 
@@ -173,6 +174,13 @@ class Lookup:
         return self.result in ("hit", "coalesced")
 
 
+class PolicyStamp(NamedTuple):
+    """Which policy a call was made by: its name, and the digest of all that it says."""
+
+    name: str
+    digest: str
+
+
 @dataclass(slots=True, eq=False)
 class Turn:
     """A breaker's circuit that this call turned to another `state`, at a moment on the event loop's clock."""
@@ -186,7 +194,7 @@ class Turn:
 class Call:
     """One call through a stack, complete once `outcome` is set.
 
-    `started` and `ended` are seconds on the event loop's clock, as all times below it are; `at` gives Unix time.
+    `started` and `ended` are seconds on the event loop's `clock`, as all times below it are; `at` gives Unix time.
     `delivered` is the usage of the answer that the caller got, which is also what its event says. `usage` is what was
     charged for this call: more where attempts were wasted, nothing where the cache answered. `span` is the call's span,
     where it has one.
@@ -198,6 +206,8 @@ class Call:
     tags: Mapping[str, str]
     started: float
     epoch: float
+    policy: PolicyStamp | None = None
+    clock: Callable[[], float] = field(default=time.monotonic, repr=False)
     inferences: list[Inference] = field(default_factory=lambda: _empty(Inference))
     turns: list[Turn] = field(default_factory=lambda: _empty(Turn))
     cache: Lookup | None = None
@@ -242,7 +252,9 @@ class Call:
 
     def fork(self) -> Call:
         """Return an empty record with the same caller, for work that may outlive this call or be shared with others."""
-        return Call(self.client, self.model, self.json_mode, self.tags, self.started, self.epoch)
+        return Call(
+            self.client, self.model, self.json_mode, self.tags, self.started, self.epoch, self.policy, self.clock
+        )
 
     def adopt(self, other: Call) -> None:
         """Take over what was done for this call under the record *other*, a fork of it."""

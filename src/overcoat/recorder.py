@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -24,7 +23,7 @@ def record_calls(observer: Observer | None) -> Layer:
 
     async def record_call(request: Request, inner: Handler) -> Reply:
         call = request.call
-        clock = asyncio.get_running_loop().time
+        clock = call.clock
         reply: Reply | None = None
         begun = _tell(observer.started, "call", request) if observer else None
         try:
@@ -50,7 +49,7 @@ def record_inferences(observer: Observer | None, model: str | None) -> Layer:
 
     async def record_inference(request: Request, inner: Handler) -> Reply:
         call = request.call
-        clock = asyncio.get_running_loop().time
+        clock = call.clock
         inference = Inference(model, clock(), request.role)
         call.inferences.append(inference)
         request = request.within(call, inference)
@@ -76,7 +75,7 @@ def record_attempts(observer: Observer | None) -> Layer:
 
     async def record_attempt(request: Request, inner: Handler) -> Reply:
         inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
-        clock = asyncio.get_running_loop().time
+        clock = request.call.clock
         # What is being handled already is not the attempt's doing, though Python will chain its error to it.
         ambient = sys.exception()
         attempt = Attempt(len(inference.attempts) + 1, inference.model, clock())

@@ -77,6 +77,16 @@ def test_windows_lines(tmp_path):
         assert line.endswith("cach: unknown key, did you mean 'cache'?")
 
 
+def test_thousands_of_rules(tmp_path):
+    """They are counted, and not compared each with all others, which would take minutes."""
+    path = tmp_path / "policy.yaml"
+    rules = "{match: a}, " * 4000
+    path.write_text(f"version: 1\nmodels: [{rules}]\nfallbacks: [{'{from: a, to: [b]}, ' * 2000}]\n")
+    lines = mistakes(path)
+    assert "2:9: models: expected at most 200 values" in lines
+    assert "3:12: fallbacks: expected at most 200 values" in lines
+
+
 def test_missing(tmp_path):
     assert mistakes(tmp_path / "none.yaml") == ["cannot be read: No such file or directory"]
 

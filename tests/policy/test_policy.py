@@ -14,6 +14,9 @@ from overcoat.layers.breaker import Breaker
 from overcoat.layers.retry import RetryBudget
 from overcoat.policy import Policy
 from overcoat.policy.commands import check
+from overcoat.policy.overrides import Overrides
+from overcoat.policy.schema import Effective
+from overcoat.policy.shape import keys_of
 
 PRODUCTION = Path(__file__).parents[2] / "examples" / "policies" / "production.yaml"
 
@@ -337,6 +340,16 @@ def test_times_can_be_layers(small):
 
 def test_lists_can_be_tuples(small):
     assert load(small).for_model("x", trace={"cost_tiers": (0.1, 1)}).value("trace.cost_tiers") == (0.1, 1)
+
+
+def test_every_key_can_be_overridden():
+    assert set(Overrides.__annotations__) == {*keys_of(Effective), "meter"}
+
+
+def test_fallbacks_replace_the_files():
+    effective = load(PRODUCTION).for_model("openai/gpt-4o", fallbacks=[{"to": ["mistral/large"]}])
+    assert [rule.at(("to",)) for rule in effective.value("fallbacks")] == [("mistral/large",)]
+    assert load(PRODUCTION).for_model("openai/gpt-4o", fallbacks=[]).value("fallbacks") == ()
 
 
 def test_where_the_file_has_nothing_to_name(write):

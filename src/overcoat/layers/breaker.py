@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import dataclass
 from typing import ClassVar, get_args
@@ -99,7 +98,7 @@ class _Breaking:
         self._key = key
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
-        call, circuit, clock = request.call, self.circuit, asyncio.get_running_loop().time
+        call, circuit, clock = request.call, self.circuit, request.call.clock
         permit = circuit.admit() or self._knock(call, clock())
         outcome: Outcome = "neither"
         try:

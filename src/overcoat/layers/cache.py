@@ -118,7 +118,7 @@ class _Caching:
             lookup.reason = "store_failed"
             value = None
         answer = unpack(value) if value is not None else None
-        lookup.ended = asyncio.get_running_loop().time()
+        lookup.ended = call.clock()
         if answer is None:
             return None
         lookup.result = "hit"
@@ -231,7 +231,7 @@ class _Flight:
 
     def _share(self, call: Call, reply: Reply) -> None:
         lookup, attempt = cast("Lookup", call.cache), reply.attempt
-        lookup.ended = asyncio.get_running_loop().time()
+        lookup.ended = call.clock()
         lookup.usage, lookup.cost = (attempt.usage, attempt.cost) if attempt else (None, None)
         lookup.span = self.span
 

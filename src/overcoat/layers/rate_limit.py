@@ -94,7 +94,7 @@ class _Limiting:
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
         inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
-        clock = asyncio.get_running_loop().time
+        clock = request.call.clock
         sent, answer = _estimate(request) if self._counts_tokens else (0, 0)
         limiter, now = self.limiter, clock()
         grant = limiter.take(now, sent + answer) or await self._queue(request, inference, now, sent + answer)

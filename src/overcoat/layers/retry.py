@@ -269,7 +269,7 @@ class _Repetition:
 
     def _reason(self, attempts: int, most: int, failure: Failure, delay: float) -> str | None:
         policy, deadline = self._policy, self._request.deadline
-        now = asyncio.get_running_loop().time()
+        now = self._request.call.clock()
         if attempts >= most:
             return "attempts"
         if failure.retry_after is not None and not policy.server_delay.allows(failure.retry_after):
@@ -284,7 +284,7 @@ class _Repetition:
         return self._gave_up is not None
 
     async def _sleep(self, delay: float) -> None:
-        clock = asyncio.get_running_loop().time
+        clock = self._request.call.clock
         number = len(self._inference.attempts) + 1
         wait = Wait("backoff", self._source, delay, number, clock())
         self._inference.waits.append(wait)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypedDict, cast
 
@@ -31,7 +31,8 @@ Values = Mapping[str, Any]
 class Overrides(TypedDict, total=False):
     """What `wrap` takes beside the file: a layer replaces the file's as a whole, a mapping only what is in it.
 
-    None, like the file's "none", takes a layer out. Budgets, breakers and limits can also be named.
+    None, like the file's "none", takes a layer out. Budgets, breakers and limits can also be named. Each of `fallbacks`
+    has `to` and, where the usual causes will not do, `when`; they replace the file's.
     """
 
     deadline: Duration | Deadline | None
@@ -42,6 +43,7 @@ class Overrides(TypedDict, total=False):
     limit: RateLimit | Values | str | None
     hedge: Hedge | Values | None
     validate: Validate | Values | None
+    fallbacks: Sequence[Values]
     cache: Cache | Values | None
     trace: Trace | Values | None
     meter: Meter | Values
@@ -56,7 +58,7 @@ _ONLY_CODE: Mapping[str, frozenset[str]] = {
 }
 """By the keys of the layers that have such fields."""
 
-_KEYS = (*keys_of(Effective), "meter")
+_KEYS = (*keys_of(Effective), "meter")  # which has no field for files
 
 _NAMED: Mapping[str, str] = {"budget": "budgets", "breaker": "breakers", "limit": "limits"}
 

@@ -10,6 +10,7 @@ from overcoat.client import stack
 from overcoat.layer import Client
 from overcoat.policy.loading import Policy
 from overcoat.policy.overrides import Overrides
+from overcoat.record import PolicyStamp
 
 C = TypeVar("C", bound=Client)
 
@@ -38,4 +39,4 @@ def wrap(
     """
     loaded = policy if isinstance(policy, Policy) else Policy.load(policy)
     effective = loaded.for_model(getattr(client, "model_name", None), **overrides)
-    return stack(client, *effective.layers(client_for))
+    return stack(client, *effective.layers(client_for), policy=PolicyStamp(effective.name, effective.digest))

@@ -53,6 +53,8 @@ STOP_SEQUENCES: Final = "gen_ai.request.stop_sequences"
 
 # Attributes of our own, on the call span unless it says otherwise.
 MODEL: Final = "overcoat.model"
+POLICY: Final = "overcoat.policy"
+POLICY_DIGEST: Final = "overcoat.policy.digest"
 OUTCOME: Final = "overcoat.outcome"
 ATTEMPTS: Final = "overcoat.attempts"
 RETRIED: Final = "overcoat.retried"

@@ -113,6 +113,8 @@ class SpanObserver:
     def _call_started(self, request: Request) -> Begun | None:
         call = request.call
         attributes: Attributes = {names.MODEL: call.model or "unknown"}
+        if call.policy is not None:
+            attributes[names.POLICY], attributes[names.POLICY_DIGEST] = call.policy
         for name, value in call.tags.items():
             attributes[names.TAG + name] = value
         begun = self._begin(names.SPAN_CALL, SpanKind.INTERNAL, attributes, call, call.started)

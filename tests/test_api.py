@@ -22,6 +22,8 @@ PUBLIC = [
     "NotGiven",
     "NOT_GIVEN",
     "stack",
+    "wrap",
+    "Policy",
     "Layer",
     "Request",
     "Reply",

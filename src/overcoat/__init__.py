@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         NotGiven,
         PromptTemplate,
     )
+    from overcoat.policy import Policy, wrap
 
 __all__ = [
     "LLM",
@@ -95,6 +96,7 @@ __all__ = [
     "NotGiven",
     "OnError",
     "OvercoatError",
+    "Policy",
     "PolicyError",
     "PromptTemplate",
     "PromptTemplateError",
@@ -117,6 +119,7 @@ __all__ = [
     "capture",
     "stack",
     "tags",
+    "wrap",
 ]
 
 # Loaded when first asked for: what an application does not use, it does not wait for at its start.
@@ -136,6 +139,7 @@ _LATER = {
         *("LLM", "LLMClient", "LLMEvent", "LLMOptions", "LiteLLM", "LiteLLMClient", "LiteLLMOptions"),
         *("ChatFormat", "NOT_GIVEN", "NotGiven", "PromptTemplate"),
     ),
+    "overcoat.policy": ("Policy", "wrap"),
 }
 _HOMES = {name: home for home, names in _LATER.items() for name in names}
 

@@ -37,6 +37,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"overcoat {__version__}")
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_demo(commands.add_parser)
+    _add_check(commands.add_parser)
+    _add_schema(commands.add_parser)
     return parser
 
 
@@ -75,3 +77,37 @@ def _demo(given: argparse.Namespace) -> int:
         print(f"overcoat: {missing}", file=sys.stderr)
         return FAILED
     return OK if well else FAILED
+
+
+def _add_check(add: Callable[..., argparse.ArgumentParser]) -> None:
+    check = add(
+        "check",
+        help="find every mistake in a policy file",
+        description="Print every mistake in a policy file, and in the OVERCOAT_* variables that lie over it, as "
+        "file:line:column: path: what is wrong. The exit code is 0 where there is none, and 1 where there is.",
+    )
+    check.add_argument("file", metavar="FILE", help="a policy file, in YAML or TOML")
+    check.add_argument("--format", choices=("text", "json"), default="text", help="json is for editors")
+    check.set_defaults(run=_check)
+
+
+def _check(given: argparse.Namespace) -> int:
+    from overcoat.policy.commands import check  # noqa: PLC0415
+
+    return check(given.file, given.format)
+
+
+def _add_schema(add: Callable[..., argparse.ArgumentParser]) -> None:
+    schema = add(
+        "schema",
+        help="print the JSON schema of policy files",
+        description="Print the JSON schema of policy files, by which editors complete them: name it in the first line "
+        "of a YAML file, as yaml-language-server: $schema=FILE, or of a TOML file, as #:schema FILE.",
+    )
+    schema.set_defaults(run=_schema)
+
+
+def _schema(_: argparse.Namespace) -> int:
+    from overcoat.policy.commands import print_schema  # noqa: PLC0415
+
+    return print_schema()

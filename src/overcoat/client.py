@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import cache
+from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
 from overcoat.assembly import Bound, assemble
@@ -155,7 +155,7 @@ def _send(client: Client) -> Handler:
 
 def _private(event: Any, before: Mapping[str, Any]) -> Any:
     """Copy *event* one level deep, without the counts that an earlier call may have left on it."""
-    kind = type(event)
+    kind = cast("Any", type(event))
     if _copies_plainly(kind):
         own = object.__new__(kind)
         own.__dict__.update(before)
@@ -171,8 +171,8 @@ def _private(event: Any, before: Mapping[str, Any]) -> Any:
     return own
 
 
-@cache
-def _copies_plainly(kind: type) -> bool:
+@lru_cache(maxsize=64)
+def _copies_plainly(kind: Any) -> bool:
     # `copy` asks all of this of every object anew, and takes four times as long as the copying.
     usual = all(getattr(kind, name) is getattr(object, name) for name in ("__new__", "__reduce_ex__", "__getstate__"))
     special = any(hasattr(kind, name) for name in ("__copy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"))

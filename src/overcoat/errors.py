@@ -22,7 +22,7 @@ All of them survive pickle and copy. `classify` turns any exception, of these or
 one `Kind`; a class of your own that has a `kind` says itself what it is.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from decimal import Decimal
 from typing import Any, ClassVar
@@ -76,7 +76,15 @@ class OvercoatError(_Portable, Exception):
 
 
 class PolicyError(OvercoatError, ValueError):
-    """A policy, a configuration or an argument that makes no sense; the message says which value and why."""
+    """A policy, a configuration or an argument that makes no sense; the message says which value and why.
+
+    Attributes:
+        problems: Each mistake with its place, where they were found in a file or in the environment.
+    """
+
+    def __init__(self, message: str, problems: Sequence[Any] = ()) -> None:
+        super().__init__(message)
+        self.problems = problems
 
 
 class StackOrderError(OvercoatError, ValueError):

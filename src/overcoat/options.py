@@ -34,10 +34,11 @@ def given_options(options: Any) -> dict[str, Any]:
         raise Uncacheable(f"options of type {type(options).__qualname__} are neither a dataclass nor a mapping")
     given: dict[str, Any] = {}
     for name, value in items:
-        if value is None or type(value) in _not_given or name in TRANSPORT:
+        kind = cast("Any", type(value))
+        if value is None or kind in _not_given or name in TRANSPORT:
             continue
-        if type(value).__name__ == "NotGiven":  # db-ally's, or ours: asked by name once, since its import takes seconds
-            _not_given.add(type(value))
+        if kind.__name__ == "NotGiven":  # db-ally's, or ours: asked by name once, since its import takes seconds
+            _not_given.add(kind)
         else:
             given[name] = int(value) if isinstance(value, float) and value.is_integer() else value
     return given

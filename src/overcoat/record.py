@@ -265,7 +265,7 @@ class Call:
         """Set `cost` and `delivered` when nothing can be added any more; the answer is that of *answered_by*."""
         self._failures = None  # an error refers to frames that refer to this record
         attempts = self.attempts
-        if len(attempts) == 1 and attempts[0] is answered_by:  # as it almost always is
+        if answered_by is not None and len(attempts) == 1 and attempts[0] is answered_by:  # as it almost always is
             self.cost = Cost(answered_by.cost, ZERO, ZERO)
             self.delivered = answered_by.usage
             return

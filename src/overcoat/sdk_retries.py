@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
-from typing import Any
+from functools import lru_cache
+from typing import Any, cast
 
 from overcoat.layer import Client
 
@@ -25,14 +25,14 @@ def quieting(client: Client) -> Callable[[Any], Any] | None:
 
 
 def _quiet(options: Any) -> Any:
-    quiet = object.__new__(_quiet_kind(type(options)))
-    for name, value in vars(options).items():
+    quiet: Any = object.__new__(_quiet_kind(cast("Any", type(options))))
+    for name, value in cast("dict[str, Any]", vars(options)).items():
         object.__setattr__(quiet, name, value)  # options may be frozen
     return quiet
 
 
-@cache
-def _quiet_kind(kind: type[Any]) -> type[Any]:
+@lru_cache(maxsize=64)
+def _quiet_kind(kind: Any) -> Any:
     def options_dict(self: Any) -> dict[str, Any]:
         return {**kind.dict(self), **_NONE}
 

@@ -45,9 +45,16 @@ def test_the_page_is_up_to_date():
     assert (EXAMPLES / "REFERENCE.md").read_text() == printed
 
 
+def said(schema):
+    """Return a schema without descriptions beside references, which not every version of pydantic repeats there."""
+    if isinstance(schema, dict):
+        return {key: said(value) for key, value in schema.items() if key != "description" or "$ref" not in schema}
+    return [said(each) for each in schema] if isinstance(schema, list) else schema
+
+
 def test_the_schema_beside_the_examples_is_up_to_date():
     """Where it is not: `overcoat schema > examples/policies/overcoat.schema.json`."""
-    assert json.loads((EXAMPLES / "overcoat.schema.json").read_text()) == schema()
+    assert said(json.loads((EXAMPLES / "overcoat.schema.json").read_text())) == said(schema())
 
 
 @pytest.mark.parametrize("made", [*LAYERS, *PARTS], ids=lambda made: made.__name__)

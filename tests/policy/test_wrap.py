@@ -135,6 +135,7 @@ def test_switched_off(monkeypatch, caplog):
     with capture() as calls, pytest.raises(LLMStatusError):
         ask(stacked)
     assert stacked.layers == ()
+    assert calls[0].policy is None
     assert caplog.messages == ["OVERCOAT_ENABLED=false: every layer is off, and calls go straight to their clients"]
     assert len(client.calls) == len(calls) == 1
 
@@ -143,6 +144,26 @@ def test_switched_off_is_no_way_around_mistakes(write, monkeypatch):
     monkeypatch.setenv("OVERCOAT_ENABLED", "false")
     with pytest.raises(PolicyError, match="unknown key"):
         wrap(ScriptedClient("a"), write("cach: {}\n"))
+
+
+def test_each_call_says_by_which_policy_it_was_made(write):
+    """On its record and on its span: who reads a trace can tell which version of the file held."""
+    telemetry = InMemoryTelemetry()
+    policy = Policy.load(
+        write("policies: {default: {}, fast: {deadline: 5s}}\nmodels: [{match: 'a*', policy: fast}]\n")
+    )
+    client = wrap(
+        ScriptedClient("x", model_name="a1"),
+        policy,
+        trace={"tracer_provider": telemetry.tracer_provider},
+        deadline="4s",
+    )
+    with capture() as calls:
+        ask(client)
+    digest = policy.for_model("a1", deadline="4s").digest
+    assert calls[0].policy == ("fast", digest)
+    (span,) = telemetry.named("overcoat.call")
+    assert (span.attributes["overcoat.policy"], span.attributes["overcoat.policy.digest"]) == ("fast", digest)
 
 
 # What code adds

@@ -252,7 +252,9 @@ def _unfit(reply: Reply, request: Request) -> str | None:
 
 def _at_limit(options: Any, output_tokens: int | None) -> bool:
     # For clients that do not say why the model stopped, such as db-ally's own.
-    limit = options.get("max_tokens") if isinstance(options, Mapping) else getattr(options, "max_tokens", None)
+    limit: Any = getattr(options, "max_tokens", None)
+    if isinstance(options, Mapping):
+        limit = cast("Mapping[str, Any]", options).get("max_tokens")
     return isinstance(limit, int) and output_tokens is not None and output_tokens >= limit
 
 

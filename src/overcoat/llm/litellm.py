@@ -186,7 +186,7 @@ def _import_litellm() -> Any:
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     ours = "litellm" not in sys.modules
     try:
-        litellm = import_module("litellm")
+        litellm: Any = import_module("litellm")
     except ModuleNotFoundError as exc:
         if exc.name != "litellm":
             raise

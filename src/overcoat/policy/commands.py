@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal
 
 from overcoat.errors import PolicyError
 from overcoat.policy.loading import Policy
@@ -54,8 +54,7 @@ def _problems(path: str | os.PathLike[str], environment: Mapping[str, str] | Non
     try:
         Policy.load(Path(path), environment=environment)
     except PolicyError as error:
-        problems: Sequence[Problem] = cast("Any", error).problems
-        return problems
+        return error.problems
     return ()
 
 

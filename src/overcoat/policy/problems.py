@@ -57,9 +57,7 @@ class Problem:
 def refusal(problems: Iterable[Problem]) -> PolicyError:
     """Return the error that lists *problems*, each once and in the order of the files; they are its `problems`."""
     listed = in_order(problems)
-    error = PolicyError("\n".join(map(str, listed)))
-    error.problems = tuple(listed)  # type: ignore[attr-defined]  # found by those who want more than the text
-    return error
+    return PolicyError("\n".join(map(str, listed)), tuple(listed))
 
 
 def in_order(problems: Iterable[Problem]) -> Sequence[Problem]:

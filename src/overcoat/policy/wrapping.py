@@ -39,4 +39,6 @@ def wrap(
     """
     loaded = policy if isinstance(policy, Policy) else Policy.load(policy)
     effective = loaded.for_model(getattr(client, "model_name", None), **overrides)
-    return stack(client, *effective.layers(client_for), policy=PolicyStamp(effective.name, effective.digest))
+    # What is switched off has not shaped the call, and must not say that it did.
+    stamp = PolicyStamp(effective.name, effective.digest) if effective.enabled else None
+    return stack(client, *effective.layers(client_for), policy=stamp)

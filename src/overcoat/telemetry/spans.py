@@ -308,8 +308,8 @@ def _given(request: Request) -> Attributes:
         if known is not None and type(value) in (int, float) and not (name == "n" and value == 1):
             attribute, kind = known
             attributes[attribute] = kind(value)
-        elif name == "stop" and value:
-            attributes[names.STOP_SEQUENCES] = (value,) if isinstance(value, str) else tuple(value)
+        elif name == "stop" and isinstance(value, (str, list, tuple)):
+            attributes[names.STOP_SEQUENCES] = (value,) if isinstance(value, str) else tuple(cast("list[str]", value))
     return attributes
 
 

@@ -23,7 +23,6 @@ from opentelemetry.trace import NoOpTracerProvider
 
 from overcoat import Cache, Deadline, LLMEvent, Meter, Reply, Request, Retry, Timeout, Trace, stack
 from overcoat.layer import Handler
-from overcoat.telemetry import names
 
 OVER_FLOOR = 1.25
 OVER_YARDSTICK = 2.0

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from overcoat import Policy
 from overcoat.telemetry import names
 
 from .real.parts import need
 
-README = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 FENCES = re.findall(r"^```(.*?)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
@@ -24,8 +26,9 @@ def blocks(kind: str) -> list[str]:
     return [text for language, text in FENCES if language == kind]
 
 
-def test_the_code_runs(capsys):
+def test_the_code_runs(capsys, monkeypatch):
     """In one namespace, top to bottom, as a reader would type it; and what it prints is what is said to be printed."""
+    monkeypatch.chdir(ROOT)
     namespace: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
@@ -33,6 +36,13 @@ def test_the_code_runs(capsys):
     (promised,) = re.findall(r"^# (Cache stands .*) \.\.\.$", README, re.MULTILINE)
     assert promised in printed
     assert "ok hit 0 0.00000360 0" in printed
+
+
+def test_the_policy_makes_sense(tmp_path):
+    (text,) = blocks("yaml")
+    path = tmp_path / "policy.yaml"
+    path.write_text(text, encoding="utf-8")
+    assert Policy.load(path).for_model("openai/gpt-4o-mini").value("deadline") == 15
 
 
 def test_what_is_not_run_compiles():
@@ -57,7 +67,7 @@ def test_the_searches_name_attributes_that_exist():
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#]+)\)", README))))
 def test_links_lead_somewhere(link):
     if not link.startswith("https://"):
-        assert (Path(__file__).parent.parent / link).exists()
+        assert (ROOT / link).exists()
 
 
 @pytest.fixture(scope="module")

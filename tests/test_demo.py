@@ -9,7 +9,12 @@ import pytest
 
 from overcoat.testing import Provider, answer, error
 
-pytest.importorskip("litellm")
+from .real.parts import need
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _litellm():
+    need("litellm")
 
 
 def demo(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -34,6 +34,8 @@ from overcoat.shared import forget
 from overcoat.stores.memory import MemoryStore
 from overcoat.testing import Answer, InMemoryTelemetry, ScriptedClient, run
 
+from ..real.parts import need
+
 PRODUCTION = Path(__file__).parents[2] / "examples" / "policies" / "production.yaml"
 CONVERSATION = [{"role": "user", "content": "hello"}]
 DOWN = LLMStatusError("down", 503)
@@ -297,7 +299,7 @@ def test_only_the_one_that_is_left(write):
 
 
 def test_clients_of_litellm_by_default(write):
-    pytest.importorskip("litellm")
+    need("litellm")
     client = wrap(ScriptedClient("x", model_name="a"), write("fallbacks: [{from: a, to: [openai/gpt-4o]}]\n"))
     (target,) = client.layers[1].to
     assert type(target.client).__name__ == "LiteLLMClient"

@@ -12,7 +12,6 @@ from overcoat.testing import Provider, answer, error, rate_limited
 
 from .parts import need
 
-pytestmark = pytest.mark.filterwarnings("ignore:.* using the `ReadOnly` qualifier:UserWarning")
 CONVERSATION = [{"role": "user", "content": "Why?"}]
 
 

@@ -39,10 +39,6 @@ from overcoat.testing import (
     truncated,
 )
 
-# pydantic says it when the first call completes the models of litellm, whose import filters it only until pytest
-# resets the filters: before the next test.
-pytestmark = pytest.mark.filterwarnings("ignore:.* using the `ReadOnly` qualifier:UserWarning")
-
 MESSAGES: Any = [{"role": "user", "content": "Say hello."}]
 
 

@@ -1,7 +1,9 @@
 """The command line: what its arguments become, its exit codes, and what a person reads."""
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -81,3 +83,33 @@ def test_the_arguments_are_read_without_what_the_commands_need():
     """So that `--version` and completions answer at once."""
     program = "import sys, overcoat.cli; sys.exit(any(name in sys.modules for name in ('rich', 'litellm', 'pydantic')))"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+PRODUCTION = str(Path(__file__).parent.parent / "examples" / "policies" / "production.yaml")
+
+
+class TestPolicies:
+    def test_check_says_nothing_of_a_file_without_mistakes(self, capsys):
+        assert main(["check", PRODUCTION]) == 0
+        assert capsys.readouterr().out == ""
+
+    @pytest.mark.parametrize("output", ["text", "json"])
+    def test_check_says_where_the_mistakes_are(self, tmp_path, capsys, output):
+        path = tmp_path / "policy.yaml"
+        path.write_text("version: 1\npolicies:\n  default:\n    retry: {max_atempts: 2}\n", encoding="utf-8")
+        assert main(["check", str(path), "--format", output]) == 1
+        shown = capsys.readouterr().out
+        assert "did you mean 'max_attempts'?" in shown
+        assert f"{path}:4:13: " in shown if output == "text" else json.loads(shown)[0]["line"] == 4
+
+    def test_schema_is_json(self, capsys):
+        assert main(["schema"]) == 0
+        assert json.loads(capsys.readouterr().out)["properties"]["policies"]
+
+    def test_explain_passes_its_arguments_on(self, capsys):
+        arguments = ["explain", PRODUCTION, "--model", "openai/gpt-4o-mini", "--error", "429", "--retry-after", "2"]
+        assert main([*arguments, "--format", "json"]) == 0
+        explained = json.loads(capsys.readouterr().out)
+        assert explained["policy"] == "interactive"
+        assert main([*arguments, "--max-requests", "1"]) == 1
+        assert main([*arguments, "--host-retries", "-1"]) == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 
@@ -38,6 +39,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", title="commands", metavar="COMMAND")
     _add_demo(commands.add_parser)
     _add_check(commands.add_parser)
+    _add_explain(commands.add_parser)
     _add_schema(commands.add_parser)
     return parser
 
@@ -95,6 +97,54 @@ def _check(given: argparse.Namespace) -> int:
     from overcoat.policy.commands import check  # noqa: PLC0415
 
     return check(given.file, given.format)
+
+
+def _add_explain(add: Callable[..., argparse.ArgumentParser]) -> None:
+    explain = add(
+        "explain",
+        help="say what a policy file will do",
+        description="Print what holds for a model and where each value is from, what happens after a failure, and the "
+        "most that one call can come to in requests, seconds and dollars, with its host's own retries.",
+    )
+    explain.add_argument("file", metavar="FILE", help="a policy file, in YAML or TOML")
+    explain.add_argument("--model", metavar="NAME", help="the model, as the client names it, such as openai/gpt-4o")
+    explain.add_argument(
+        "--error", metavar="CLASS", help="what every attempt fails with: a class such as overloaded, or an HTTP status"
+    )
+    explain.add_argument(
+        "--retry-after", type=float, metavar="SECONDS", help="what the server asks for after each of those failures"
+    )
+    explain.add_argument(
+        "--host-retries", type=int, default=0, metavar="N", help="how often the caller's own code calls again"
+    )
+    explain.add_argument(
+        "--max-requests", type=int, metavar="N", help="exit with 1 where one call can make more; for CI"
+    )
+    explain.add_argument(
+        "--input-tokens", type=int, default=1000, metavar="N", help="of a request, for its price (default: 1000)"
+    )
+    explain.add_argument(
+        "--output-tokens", type=int, default=1000, metavar="N", help="of an answer, for its price (default: 1000)"
+    )
+    explain.add_argument("--format", choices=("text", "json"), default="text", help="json is for programs")
+    explain.set_defaults(run=_explain)
+
+
+def _explain(given: argparse.Namespace) -> int:
+    from overcoat.policy.explain_command import run_explain  # noqa: PLC0415
+
+    return run_explain(
+        given.file,
+        given.model,
+        given.error,
+        given.host_retries,
+        given.max_requests,
+        given.format,
+        retry_after=given.retry_after,
+        input_tokens=given.input_tokens,
+        output_tokens=given.output_tokens,
+        width=shutil.get_terminal_size().columns,
+    )
 
 
 def _add_schema(add: Callable[..., argparse.ArgumentParser]) -> None:

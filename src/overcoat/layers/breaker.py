@@ -18,7 +18,7 @@ from overcoat.shared import Per, scope_of, shared
 logger = logging.getLogger("overcoat")
 
 # All others say nothing about the provider's health: a rate limit is for RateLimit, a bad request is the caller's.
-_OUTCOMES: dict[Kind, Outcome] = {
+OUTCOMES: dict[Kind, Outcome] = {
     Kind.OVERLOADED: "failure",
     Kind.SERVER_ERROR: "failure",
     Kind.TIMEOUT: "failure",
@@ -105,7 +105,7 @@ class _Breaking:
             reply = await inner(request)
             outcome = "success"
         except Exception as error:
-            outcome = _OUTCOMES.get(call.classify(error).kind, "neither")
+            outcome = OUTCOMES.get(call.classify(error).kind, "neither")
             raise
         finally:
             if (transition := circuit.record(permit, outcome, now := clock())) is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import fields
-from decimal import Decimal
+from decimal import Decimal, Inexact, localcontext
 
 import pytest
 from hypothesis import given
@@ -175,3 +175,13 @@ class TestTags:
     def test_a_value_that_is_no_text(self):
         with pytest.raises(TypeError, match=r"tags\(tenant=7\)"), tags(tenant=7):
             pass
+
+
+def test_sums_do_not_depend_on_the_application_s_decimal_context():
+    """It may round to a few digits, or raise where a result is inexact."""
+    first = Attempt(1, "m", 0.0, ended=1.0, cost=Decimal("0.123456789"))
+    second = Attempt(2, "m", 1.0, ended=2.0, cost=Decimal(9))
+    call = call_with([first, second])
+    with localcontext(prec=3, traps=[Inexact]):
+        call.settle(second)
+    assert (call.cost.billed, call.cost.wasted) == (Decimal("9.123456789"), Decimal("0.123456789"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Literal, NamedTuple, TypeVar
 
+from overcoat.arithmetic.dollars import EXACT
 from overcoat.classification import Failure, classify
 
 Outcome = Literal["ok", "error", "refused", "cancelled"]
@@ -292,7 +293,7 @@ def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
         if attempt.charged:
             if attempt.cost is None:
                 return None
-            total += attempt.cost
+            total = EXACT.add(total, attempt.cost)
     return total
 
 

@@ -78,14 +78,8 @@ class _Caching:
         loop = asyncio.get_running_loop()
         now = loop.time()
         call.cache = lookup = Lookup("bypass", now, now)
-        try:
-            key = self._key(request)
-        except Uncacheable as reason:
-            logger.debug("not cached: %s", reason)
-            lookup.reason = "uncacheable"
-            return await inner(request)
+        key, lookup.reason = self._key(request)
         if key is None:
-            lookup.reason = "sampled"
             return await inner(request)
         flight = self._flights.get((loop, key))
         if flight is None:
@@ -100,15 +94,20 @@ class _Caching:
             lookup.result = "coalesced"
         return await self._join(flight, key, call)
 
-    def _key(self, request: Request) -> str | None:
-        options = given_options(request.options)
-        temperature = options.get("temperature")
-        if not self._settings.sampled and isinstance(temperature, (int, float)) and temperature > 0:
-            return None
-        identity = client_identity(self._client)
-        if identity != self._identity:  # a client may be pointed elsewhere after it was stacked
-            self._identity, self._scope = identity, scope_of(identity, self._settings.namespace)
-        return key_of(self._scope, request.conversation, options, json_mode=request.json_mode)
+    def _key(self, request: Request) -> tuple[str | None, str | None]:
+        """Return the key of a request; or None, and why the cache is passed by."""
+        try:
+            options = given_options(request.options)
+            temperature = options.get("temperature")
+            if not self._settings.sampled and isinstance(temperature, (int, float)) and temperature > 0:
+                return None, "sampled"
+            identity = client_identity(self._client)
+            if identity != self._identity:  # a client may be pointed elsewhere after it was stacked
+                self._identity, self._scope = identity, scope_of(identity, self._settings.namespace)
+            return key_of(self._scope, request.conversation, options, json_mode=request.json_mode), None
+        except Uncacheable as reason:
+            logger.debug("not cached: %s", reason)
+            return None, "uncacheable"
 
     async def _find(self, key: str, call: Call, lookup: Lookup) -> Reply | None:
         try:

@@ -9,6 +9,7 @@ from decimal import Decimal, localcontext
 from itertools import groupby
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from overcoat.arithmetic.dollars import EXACT
 from overcoat.arithmetic.durations import seconds
 from overcoat.classification import Kind
 from overcoat.layer import PlacedLayer
@@ -17,7 +18,6 @@ from overcoat.layers.hedge import Hedge
 from overcoat.layers.rate_limit import RateLimit
 from overcoat.layers.retry import Retry
 from overcoat.layers.timeout import Timeout
-from overcoat.pricing.rates import EXACT
 
 L = TypeVar("L", bound=PlacedLayer)
 N = TypeVar("N", int, float, Decimal)

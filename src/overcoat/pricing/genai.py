@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from decimal import Decimal, localcontext
 from typing import TYPE_CHECKING, Any
 
+from overcoat.arithmetic.dollars import EXACT
 from overcoat.models import parse_model
-from overcoat.pricing.rates import EXACT, Rates, Tier
+from overcoat.pricing.rates import Rates, Tier
 
 if TYPE_CHECKING:
     from genai_prices.types import ModelPrice

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from decimal import Context, Decimal
+from decimal import Decimal
 from itertools import pairwise
 
+from overcoat.arithmetic.dollars import EXACT
 from overcoat.record import Usage
-
-EXACT = Context(prec=100, traps=[])
-"""More digits than any rate has. The caller's own context would round, or raise, as the application chose."""
 
 _multiply_and_add = EXACT.fma
 

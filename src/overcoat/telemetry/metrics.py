@@ -11,6 +11,7 @@ from weakref import WeakKeyDictionary
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 
 from overcoat._version import __version__
+from overcoat.arithmetic.dollars import EXACT
 from overcoat.record import Call
 from overcoat.telemetry import names
 
@@ -96,11 +97,11 @@ class Metrics:
         if billed is None or saved is None or wasted is None:
             self._unpriced.of[model,] += 1
         if billed:
-            self._billed.of[model,] += billed
+            self._billed.of[model,] = EXACT.add(self._billed.of[model,], billed)
         if saved:
-            self._saved.of[model,] += saved
+            self._saved.of[model,] = EXACT.add(self._saved.of[model,], saved)
         if wasted:
-            self._wasted.of[model,] += wasted
+            self._wasted.of[model,] = EXACT.add(self._wasted.of[model,], wasted)
 
 
 _of: WeakKeyDictionary[MeterProvider, Metrics] = WeakKeyDictionary()

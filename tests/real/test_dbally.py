@@ -1,6 +1,5 @@
 """db-ally asks a real database through stacked clients, over real litellm and HTTP: the code is the example's."""
 
-import asyncio
 import json
 import sys
 from dataclasses import replace
@@ -13,6 +12,7 @@ import pytest
 from overcoat import Retry, Usage, capture, stack
 from overcoat.testing import Provider, error
 
+from .litellm_loop import run
 from .parts import need
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "dbally_sqlite.py"
@@ -98,7 +98,7 @@ def events_of(collection):
 
 def ask(collection, question, **kwargs):
     with capture() as calls:
-        result = asyncio.run(collection.ask(question, **kwargs))
+        result = run(collection.ask(question, **kwargs))
     return result, calls
 
 

@@ -23,6 +23,7 @@ from overcoat.testing import (
     slow,
 )
 
+from .litellm_loop import run
 from .parts import need
 
 OPENAI, ANTHROPIC = "openai/gpt-4o", "anthropic/claude-sonnet-4-5"
@@ -74,7 +75,7 @@ def client(provider, model=OPENAI):
 def ask(provider, *steps, model=OPENAI, options=None, into=None, **kwargs):
     """Return the answer of one call, for which the provider has *steps*."""
     provider.script(*steps)
-    return asyncio.run(client(provider, model).call(CHAT, options or LiteLLMOptions(), into or event(), **kwargs))
+    return run(client(provider, model).call(CHAT, options or LiteLLMOptions(), into or event(), **kwargs))
 
 
 @pytest.mark.usefixtures("_told_to_retry")
@@ -95,7 +96,7 @@ def test_a_call_to_litellm_itself_is_more_than_one_request(provider, litellm):
     """That is: the counts above can fail."""
     provider.script(*[error(429, headers={"retry-after-ms": "1"})] * 9)
     with pytest.raises(litellm.RateLimitError):
-        asyncio.run(litellm.acompletion(model=OPENAI, messages=CHAT, base_url=provider.url, api_key="k"))
+        run(litellm.acompletion(model=OPENAI, messages=CHAT, base_url=provider.url, api_key="k"))
     assert len(provider) > 1
 
 
@@ -189,7 +190,7 @@ def test_db_allys_mark_on_examples_stays_at_home(provider):
     """A strict provider refuses a message with a field that it does not know."""
     named = [{**message, "name": "Ann"} for message in CHAT]
     marked = [{**message, "is_example": False} for message in named]
-    asyncio.run(client(provider).call(marked, LiteLLMOptions(), event()))
+    run(client(provider).call(marked, LiteLLMOptions(), event()))
     assert provider.requests[0].body["messages"] == named
     assert marked[0]["is_example"] is False
 
@@ -197,7 +198,7 @@ def test_db_allys_mark_on_examples_stays_at_home(provider):
 @pytest.mark.parametrize("chat", ["Why?", [{"role": "user"}], [{"content": "Why?"}], [None], None])
 def test_what_is_no_conversation_reaches_no_provider(provider, chat):
     with pytest.raises(TypeError, match=r"conversation.*expected a .*'role' and .*'content'"):
-        asyncio.run(client(provider).call(chat, LiteLLMOptions(), event()))
+        run(client(provider).call(chat, LiteLLMOptions(), event()))
     assert len(provider) == 0
 
 
@@ -242,7 +243,7 @@ def test_a_refused_connection_is_a_connection_error(model):
         reserved.bind(("127.0.0.1", 0))
         closed = LiteLLMClient(model, base_url=f"http://127.0.0.1:{reserved.getsockname()[1]}/v1", api_key="k")
         with pytest.raises(LLMConnectionError):
-            asyncio.run(closed.call(CHAT, LiteLLMOptions(), event()))
+            run(closed.call(CHAT, LiteLLMOptions(), event()))
 
 
 @pytest.mark.parametrize(
@@ -317,7 +318,7 @@ def test_an_exception_that_is_being_handled_already_is_no_cause(provider):
             return await client(provider).call(CHAT, LiteLLMOptions(), event())
 
     with pytest.raises(LLMStatusError) as raised:
-        asyncio.run(fall_back())
+        run(fall_back())
     assert raised.value.status_code == 500
 
 
@@ -325,7 +326,7 @@ def test_a_missing_key_is_a_status_error_without_a_request(provider):
     """With a status that litellm makes up."""
     keyless = LiteLLMClient(OPENAI, base_url=provider.url)
     with pytest.raises(LLMStatusError, match="api_key"):
-        asyncio.run(keyless.call(CHAT, LiteLLMOptions(), event()))
+        run(keyless.call(CHAT, LiteLLMOptions(), event()))
     assert len(provider) == 0
 
 
@@ -355,7 +356,7 @@ def test_errors_are_of_the_class_that_db_allys_client_raises(provider, model, st
 
     provider.script(step)
     with pytest.raises(dbally.LLMError) as expected:
-        asyncio.run(theirs.call(CHAT, Once(), event()))
+        run(theirs.call(CHAT, Once(), event()))
     with pytest.raises(LLMError) as raised:
         ask(provider, step, model=model, options=SOON if step.delay else None)
     assert type(raised.value).__name__ == type(expected.value).__name__
@@ -369,14 +370,14 @@ def test_cancellation_passes(provider):
             await client(provider).call(CHAT, LiteLLMOptions(), event())
 
     with pytest.raises(TimeoutError):
-        asyncio.run(give_up())
+        run(give_up())
 
 
 def test_an_llm_by_litellm_answers_and_counts(provider):
     provider.script(answer("Because."))
     llm = LiteLLM(OPENAI, LiteLLMOptions(temperature=0), base_url=provider.url, api_key="k")
     prompt = PromptTemplate(CHAT)
-    assert asyncio.run(llm.generate_text(prompt, options=LiteLLMOptions(seed=1))) == "Because."
+    assert run(llm.generate_text(prompt, options=LiteLLMOptions(seed=1))) == "Because."
     assert provider.requests[0].body == {"model": "gpt-4o", "messages": CHAT, "temperature": 0, "seed": 1}
     assert llm.count_tokens(prompt) == 5
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from overcoat import Backoff, Retry, capture, stack
 from overcoat.testing import Provider, answer, error, rate_limited
 
+from .litellm_loop import run
 from .parts import need
 
 CONVERSATION = [{"role": "user", "content": "Why?"}]
@@ -29,13 +29,7 @@ def provider():
 def ask(client, options):
     events = need("dbally.audit.events")
 
-    async def main():
-        try:
-            return await client.call(CONVERSATION, options, events.LLMEvent(prompt=CONVERSATION, type="test"))
-        finally:
-            await need("litellm").close_litellm_async_clients()
-
-    return asyncio.run(main())
+    return run(client.call(CONVERSATION, options, events.LLMEvent(prompt=CONVERSATION, type="test")))
 
 
 def own_client(clients, provider):

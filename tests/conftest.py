@@ -8,6 +8,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # else litellm's token counters look for tok
 import hypothesis
 import pytest
 
+from overcoat.shared import forget
+
 _FOREIGN = ("OTEL_", "OVERCOAT_", "OPENAI_")  # an operator's settings, and a key that a test could spend
 
 # No deadline: a shared machine is slow now and then, and that is not a failure of the example.
@@ -23,3 +25,9 @@ def _own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name.startswith(_FOREIGN):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def _own_state() -> None:
+    """Forget the breakers, limits and budgets of other tests: they are the process's."""
+    forget()

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple, Protocol, cast
+from typing import NamedTuple
 
-from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Observer, PlacedLayer
+from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Observer, PlacedLayer, around
 from overcoat.order import Place, place_of, position
 from overcoat.recorder import Observers, record_attempts, record_calls, record_inferences
 
@@ -27,8 +27,10 @@ class Bound(NamedTuple):
         return cls(layer, layer, None)
 
 
-class Assembled(Protocol):
-    """What is known of a stack from outside: its layers and what lies inside them."""
+class Assembled:
+    """What is known of a stack from outside: its layers, outermost first, and the client inside them."""
+
+    __slots__ = ("bound", "innermost")
 
     bound: tuple[Bound, ...]
     innermost: Client
@@ -40,10 +42,10 @@ def assemble(client: Client, bound: Sequence[Bound], send: Send) -> Handler:
     first = next((index for index, each in enumerate(bound) if _begins_the_call(each.layer)), 0)
     observer = _one([each.observer for each in bound])
     handler = _inside(client, bound[first:], observer, [each.layer for each in bound], send)
-    handler = _around(record_calls(observer), handler)
+    handler = around(record_calls(observer), handler)
     for each in reversed(bound[:first]):
         if each.function is not None:
-            handler = _around(each.function, handler)
+            handler = around(each.function, handler)
     return handler
 
 
@@ -69,18 +71,17 @@ def _inside(
                 branches = [_branch(target, rest, layers, send) for target in layer.targets]
                 function = layer.branch([Branch(getattr(client, "model_name", None), handler), *branches])
             if function is not None:
-                handler = _around(function, handler)
+                handler = around(function, handler)
         for recorder in recorders.get(index, ()):
-            handler = _around(recorder, handler)
+            handler = around(recorder, handler)
     return handler
 
 
 def _branch(target: Client, rest: Sequence[Bound], layers: Sequence[Layer | PlacedLayer], send: Send) -> Branch:
     """Return the way to *target*: through its own layers where it is a stack, else through the *rest* of this one's."""
-    if hasattr(target, "bound"):
-        assembled = cast("Assembled", target)
-        client = assembled.innermost
-        bound = [each for each in assembled.bound if each.observer is None]  # this stack's observers see it already
+    if isinstance(target, Assembled):
+        client = target.innermost
+        bound = [each for each in target.bound if each.observer is None]  # this stack's observers see it already
     else:
         client = target
         bound = [Bound.to(target, each.layer) for each in rest]
@@ -96,7 +97,3 @@ def _one(observers: Sequence[Observer | None]) -> Observer | None:
 
 def _begins_the_call(layer: Layer | PlacedLayer) -> bool:
     return place_of(layer) is Place.CALL or isinstance(layer, BranchingLayer)
-
-
-def _around(layer: Layer, inner: Handler) -> Handler:
-    return lambda request: layer(request, inner)  # an `async def` would add a frame for each layer to every traceback

@@ -9,7 +9,7 @@ from copy import copy
 from functools import lru_cache
 from typing import Any, Literal, TypeVar, cast
 
-from overcoat.assembly import Bound, assemble
+from overcoat.assembly import Assembled, Bound, assemble
 from overcoat.layer import Client, Handler, Layer, PlacedLayer, Reply, Request
 from overcoat.order import check_order
 from overcoat.record import Attempt, Call, PolicyStamp, Usage, current_captures, current_tags
@@ -72,10 +72,10 @@ def stack(
     return cast("C", Stack(client, layers, order, policy))
 
 
-class Stack:
+class Stack(Assembled):
     """The client that `stack` makes. Its type is private to overcoat; to a checker it is the inner client's."""
 
-    __slots__ = ("_handler", "bound", "client", "innermost", "layers", "order", "policy")
+    __slots__ = ("_handler", "client", "layers", "order", "policy")
 
     def __init__(
         self, client: Client, layers: Sequence[Layer | PlacedLayer], order: str, policy: PolicyStamp | None
@@ -85,12 +85,12 @@ class Stack:
         self.order = order
         # A stack inside a stack is opened, so that order, record and spans are those of one call. It keeps its state.
         inner = client if isinstance(client, Stack) else None
-        self.innermost: Client = inner.innermost if inner else client
+        self.innermost = inner.innermost if inner else client
         self.policy: PolicyStamp | None = policy or (inner.policy if inner else None)
         inside: tuple[Bound, ...] = inner.bound if inner else ()
         if order == "canonical":
             check_order([*layers, *(bound.layer for bound in inside)])
-        self.bound: tuple[Bound, ...] = (*(Bound.to(self.innermost, layer) for layer in layers), *inside)
+        self.bound = (*(Bound.to(self.innermost, layer) for layer in layers), *inside)
         self._handler = assemble(self.innermost, self.bound, _send)
 
     async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str | None:

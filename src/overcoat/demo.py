@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import sys
-import time
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from typing import Any
@@ -29,7 +28,6 @@ from overcoat import (
     capture,
     stack,
 )
-from overcoat.pricing import genai
 from overcoat.telemetry import Telemetry, setup
 from overcoat.telemetry.tree import dollars
 from overcoat.testing import Provider, answer, empty_choices, insufficient_quota, rate_limited, slow, truncated
@@ -218,11 +216,9 @@ async def _on_a_real_one(show: Show, model: str) -> bool:
 
 
 async def _rehearse() -> None:
-    """Load, unseen, what loads late: the prices, and what litellm leaves for its first call, which takes a second."""
-    genai.rates(MODEL, time.time())
+    """Load, unseen, what litellm leaves for its first call, which takes a second."""
     with Provider() as provider:
         client = LiteLLMClient(MODEL, base_url=provider.url, api_key="any")
-        _litellm().suppress_debug_info = True  # else it prints advice on reporting bugs with every error that it raises
         await client.call([{"role": "user", "content": "?"}], LiteLLMOptions(), LLMEvent(prompt="?", type="Rehearsal"))
 
 

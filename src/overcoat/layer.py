@@ -131,6 +131,11 @@ class PlacedLayer:
         return f"{type(self).__name__}({', '.join(given)})"
 
 
+def around(layer: Layer, inner: Handler) -> Handler:
+    """Return *inner* with *layer* around it."""
+    return lambda request: layer(request, inner)  # an `async def` would add a frame for each layer to every traceback
+
+
 class Branch(NamedTuple):
     """One of the ways that a request can go: to the model of that name, through all that lies inside."""
 

@@ -24,18 +24,10 @@ from overcoat import (
 from overcoat.classification import Kind
 from overcoat.errors import OvercoatError
 from overcoat.layers.breaker import Breaker
-from overcoat.shared import forget
 from overcoat.testing import Answer, InMemoryTelemetry, ScriptedClient, run
 
 CONVERSATION = [{"role": "user", "content": "hello"}]
 DOWN = LLMStatusError("down", 500)
-
-
-@pytest.fixture(autouse=True)
-def _own_state():
-    forget()
-    yield
-    forget()
 
 
 class Failed(OvercoatError):

@@ -31,13 +31,6 @@ from overcoat.shared import forget
 from overcoat.testing import Answer, ScriptedClient, run
 
 
-@pytest.fixture(autouse=True)
-def _own_state():
-    forget()
-    yield
-    forget()
-
-
 class Limited(OvercoatError):
     """A provider's own refusal, with its delay."""
 

@@ -33,13 +33,6 @@ from overcoat.testing import Answer, ScriptedClient, run
 CONVERSATION = [{"role": "user", "content": "hello"}]
 
 
-@pytest.fixture(autouse=True)
-def _own_state():
-    forget()
-    yield
-    forget()
-
-
 class Told(LLMStatusError):
     """A failure with the server's own delay, as an SDK's error carries it."""
 

@@ -47,12 +47,6 @@ class Failed(Exception):
         self.retry_after = retry_after
 
 
-@pytest.fixture(autouse=True)
-def _no_state_of_others():
-    """Breakers, limits and budgets are those of the process."""
-    forget()
-
-
 @pytest.fixture(scope="module")
 def policy_of(tmp_path_factory):
     """Return a function that loads what a file would say; JSON is YAML."""

@@ -30,7 +30,6 @@ from overcoat.layers.rate_limit import RateLimit
 from overcoat.policy import Policy, wrap
 from overcoat.policy.fallbacks import Fallbacks
 from overcoat.pricing.rates import Rates, Tier
-from overcoat.shared import forget
 from overcoat.stores.memory import MemoryStore
 from overcoat.testing import Answer, InMemoryTelemetry, ScriptedClient, run
 
@@ -40,12 +39,6 @@ PRODUCTION = Path(__file__).parents[2] / "examples" / "policies" / "production.y
 CONVERSATION = [{"role": "user", "content": "hello"}]
 DOWN = LLMStatusError("down", 503)
 TOO_LONG = LLMStatusError("too long", 413)
-
-
-@pytest.fixture(autouse=True)
-def _no_state_of_others():
-    """Breakers, limits and budgets are those of the process."""
-    forget()
 
 
 @pytest.fixture

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import ClassVar, get_args
+from typing import ClassVar, cast, get_args
 
 from overcoat.arithmetic.circuit import Circuit, CircuitRules, Outcome, Permit, Transition
+from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.classification import Kind
 from overcoat.errors import CircuitOpen
@@ -61,14 +62,11 @@ class Breaker(PlacedLayer):
 
     def __post_init__(self) -> None:
         """Check the settings where they were written."""
-        settings: dict[str, object] = vars(self)
-        ratio = settings["failure_ratio"]
+        ratio = cast("object", self.failure_ratio)  # callers are not all typed
         if not isinstance(ratio, (int, float)) or isinstance(ratio, bool) or not 0 < ratio <= 1:
             raise ValueError(f"Breaker(failure_ratio={ratio!r}): expected a number above 0, and at most 1")
-        for name in ("min_calls", "half_open_calls"):
-            count = settings[name]
-            if not isinstance(count, int) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"Breaker({name}={count!r}): expected a whole number of at least 1")
+        check_count(self.min_calls, "Breaker.min_calls")
+        check_count(self.half_open_calls, "Breaker.half_open_calls")
         if self.per not in get_args(Per):
             raise ValueError(f'Breaker(per={self.per!r}): expected "model" or "provider"')
         self.rules()

@@ -8,6 +8,7 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import ClassVar
 
+from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
@@ -35,8 +36,7 @@ class Hedge(PlacedLayer):
     def __post_init__(self) -> None:
         """Check the settings where they were written."""
         seconds(self.after, "Hedge(after=...)")
-        if not isinstance(self.max_extra, int) or isinstance(self.max_extra, bool) or self.max_extra < 1:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"Hedge(max_extra={self.max_extra!r}): expected a whole number of at least 1")
+        check_count(self.max_extra, "Hedge.max_extra")
 
     def bind(self, client: Client) -> _Hedging:  # noqa: ARG002 - the same for all clients
         """Return the function that starts inferences."""

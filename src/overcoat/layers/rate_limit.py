@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from threading import RLock
 from typing import Any, ClassVar, cast, get_args
 
+from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.arithmetic.quota import Grant, Limits, Quota
 from overcoat.classification import Kind
@@ -64,8 +65,8 @@ class RateLimit(PlacedLayer):
         """Check the settings where they were written."""
         limits: dict[str, object] = {name: getattr(self, name) for name in ("requests", "tokens", "concurrency")}
         for name, value in limits.items():
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-                raise ValueError(f"RateLimit({name}={value!r}): expected a whole number of at least 1, or None")
+            if value is not None:
+                check_count(value, f"RateLimit.{name}", more=", or None")
         if all(value is None for value in limits.values()):
             raise ValueError("RateLimit(): expected at least one of requests, tokens and concurrency")
         if self.per not in get_args(Per):

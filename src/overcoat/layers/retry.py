@@ -12,6 +12,7 @@ from typing import ClassVar, cast, get_args
 import tenacity
 
 from overcoat.arithmetic.backoff import after_server, full_jitter
+from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.arithmetic.retry_budget import RetryBalance
 from overcoat.classification import Failure, Kind
@@ -21,12 +22,7 @@ from overcoat.order import Place
 from overcoat.record import Attempt, Inference, Wait, WaitSource
 from overcoat.shared import Per, scope_of, shared
 
-
-def _check_attempts(value: object, layer: str) -> None:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise ValueError(
-            f"{layer}(max_attempts={value!r}): expected a whole number of at least 1; the first attempt counts"
-        )
+_COUNTED = "; the first attempt counts"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +89,7 @@ class OnError:
     def __post_init__(self) -> None:
         """Check `max_attempts` where it was written."""
         if self.max_attempts is not None:
-            _check_attempts(self.max_attempts, "OnError")
+            check_count(self.max_attempts, "OnError.max_attempts", more=_COUNTED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,7 +166,7 @@ class Retry(PlacedLayer):
 
     def __post_init__(self) -> None:
         """Check the settings where they were written."""
-        _check_attempts(self.max_attempts, "Retry")
+        check_count(self.max_attempts, "Retry.max_attempts", more=_COUNTED)
         kinds = [kind.value for kind in Kind]
         for name in self.errors:
             if name not in kinds:

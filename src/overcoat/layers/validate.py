@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple, cast
 
+from overcoat.arithmetic.counts import check_count
 from overcoat.errors import AnswerRejected
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
@@ -39,8 +40,7 @@ class Validate(PlacedLayer):
         """Check the settings where they were written."""
         if self.check is not None and not callable(self.check):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(f"Validate(check={self.check!r}): expected a function of the answer")
-        if not isinstance(self.max_reasks, int) or isinstance(self.max_reasks, bool) or self.max_reasks < 0:  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ValueError(f"Validate(max_reasks={self.max_reasks!r}): expected a whole number of at least 0")
+        check_count(self.max_reasks, "Validate.max_reasks", least=0)
 
     def bind(self, client: Client) -> _Validating:  # noqa: ARG002 - the same for all clients
         """Return the function that judges answers."""

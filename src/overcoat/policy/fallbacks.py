@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer
+from overcoat.layer import Branch, BranchingLayer, Client, Layer, around
 from overcoat.layers.fallback import Fallback
 from overcoat.order import Place
 
@@ -37,9 +37,5 @@ class Fallbacks(BranchingLayer):
         (model, handler), *rest = branches
         for rule in self.rules:
             own, rest = rest[: len(rule.to)], rest[len(rule.to) :]
-            handler = _around(rule.branch([Branch(model, handler), *own]), handler)
+            handler = around(rule.branch([Branch(model, handler), *own]), handler)
         return lambda request, inner: handler(request)  # noqa: ARG005 - `inner` is the first branch
-
-
-def _around(layer: Layer, inner: Handler) -> Handler:
-    return lambda request: layer(request, inner)

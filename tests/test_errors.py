@@ -16,9 +16,11 @@ from overcoat.errors import (
     AnswerRejected,
     AttemptTimeout,
     BudgetExceeded,
+    BudgetUnchecked,
     CircuitOpen,
     DeadlineExceeded,
     Kind,
+    LedgerError,
     LLMConnectionError,
     LLMError,
     LLMResponseError,
@@ -29,7 +31,10 @@ from overcoat.errors import (
     PromptTemplateError,
     RateLimited,
     Refused,
+    RequestsExceeded,
     StackOrderError,
+    StoreUnavailable,
+    UnknownPrice,
     classify,
 )
 
@@ -40,6 +45,8 @@ EXAMPLES = [
     StackOrderError("Retry outside Cache repeats the lookup"),
     AttemptTimeout(8),
     AnswerRejected("no JSON"),
+    LedgerError("the ledger costs.db cannot be opened"),
+    StoreUnavailable("Redis at cache:6379 does not answer"),
     Refused("not now"),
     DeadlineExceeded(deadline=15, elapsed=15.25),
     CircuitOpen("openai/gpt-4o", retry_after=12.5),
@@ -48,7 +55,11 @@ EXAMPLES = [
     RateLimited(),
     BudgetExceeded("tenant:acme", Decimal(10), Decimal("9.87"), Decimal("0.20"), MIDNIGHT),
     BudgetExceeded("global", limit=Decimal(1), spent=Decimal(1), reserved=Decimal(0)),
+    BudgetExceeded("global", 1000, 900, 50, needed=100),
+    BudgetUnchecked("tenants", "no_tag", "the call has no tag 'tenant'"),
     NotCached("9f2c"),
+    UnknownPrice("llama3"),
+    RequestsExceeded(3),
     LLMError("no"),
     LLMConnectionError(),
     LLMConnectionError("no route"),
@@ -137,14 +148,30 @@ def test_timeouts_are_caught_as_every_other_and_are_no_errors_of_the_system(erro
         (
             BudgetExceeded("tenant:acme", Decimal(10), Decimal("9.87"), Decimal("0.20"), MIDNIGHT),
             (
-                "the budget of 'tenant:acme' is used up: $9.87 spent, $0.20 reserved of $10, "
+                "the budget of 'tenant:acme' leaves no room: $9.87 spent, $0.20 reserved of $10, "
                 "resets at 2026-12-01T00:00:00+00:00"
             ),
         ),
         (
             BudgetExceeded("global", Decimal(1), Decimal(1), Decimal(0)),
-            "the budget of 'global' is used up: $1 spent, $0 reserved of $1",
+            "the budget of 'global' leaves no room: $1 spent, $0 reserved of $1",
         ),
+        (
+            BudgetExceeded("global", 1000, 900, 50, needed=100),
+            (
+                "the budget of 'global' leaves no room: 900 tokens spent, 50 tokens reserved of 1000 tokens; "
+                "the call may use 100 tokens"
+            ),
+        ),
+        (
+            BudgetUnchecked("tenants", "no_tag", "the call has no tag 'tenant'"),
+            "the budget 'tenants' cannot be checked: the call has no tag 'tenant'",
+        ),
+        (
+            UnknownPrice("llama3"),
+            "the model 'llama3' has no price; declare one in a price table, Meter(prices=...)",
+        ),
+        (RequestsExceeded(3), "the 3 requests that may be made together are spent"),
         (NotCached("9f2c"), "there is no stored answer under '9f2c', and the policy allows no other"),
     ],
 )
@@ -168,9 +195,13 @@ def test_messages_carry_the_values(error, message):
                 "spent": Decimal(2),
                 "reserved": Decimal(3),
                 "resets_at": MIDNIGHT,
+                "needed": None,
             },
         ),
         (NotCached("9f2c"), {"key": "9f2c"}),
+        (BudgetUnchecked("tenants", "no_tag", "..."), {"budget": "tenants", "reason": "no_tag"}),
+        (UnknownPrice(None), {"model": None}),
+        (RequestsExceeded(3), {"most": 3}),
         (LLMStatusError("overloaded", 529), {"message": "overloaded", "status_code": 529}),
         (LLMConnectionError(), {"message": "Connection error."}),
         (LLMResponseError(), {"message": "Data returned by API invalid for expected schema."}),

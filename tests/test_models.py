@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overcoat.models import _FAMILIES, _PREFIXES, ModelName, parse_model
+from overcoat.models import _FAMILIES, _PREFIXES, ModelName, counts_thoughts_apart, parse_model
 
 # `gen_ai.provider.name`, semantic conventions 1.41 and what they have got since; written out, since the package that
 # holds them as constants has moved them to another repository.
@@ -43,6 +43,12 @@ CONVENTIONS = {
         ("grok-code-fast-1", "x_ai", "grok-code-fast-1"),
         ("openrouter/openai/gpt-4o", "openrouter", "openai/gpt-4o"),
         ("ollama/llama3", "ollama", "llama3"),
+        ("us.anthropic.claude-sonnet-4-20250514-v1:0", "aws.bedrock", "us.anthropic.claude-sonnet-4-20250514-v1:0"),
+        ("amazon.nova-pro-v1:0", "aws.bedrock", "amazon.nova-pro-v1:0"),
+        ("arn:aws:bedrock:us-east-1::foundation-model/amazon.nova-pro-v1:0", "aws.bedrock", "amazon.nova-pro-v1:0"),
+        ("projects/p/locations/l/publishers/google/models/gemini-2.5-pro", "gcp.vertex_ai", "gemini-2.5-pro"),
+        ("publishers/google/models/gemini-2.5-pro", "gcp.vertex_ai", "gemini-2.5-pro"),
+        ("models/gemini-2.5-flash", "gcp.gemini", "gemini-2.5-flash"),
         ("llama3", None, "llama3"),
         ("ft:gpt-4o-2024-08-06:acme::id", None, "ft:gpt-4o-2024-08-06:acme::id"),
         ("my-gpt-4o", None, "my-gpt-4o"),
@@ -92,3 +98,17 @@ def test_an_empty_prefix_names_no_provider():
 def test_open_models_belong_to_no_provider(name):
     """Priced as their maker's, a model of one's own would be billed; the spellings are Ollama's and Hugging Face's."""
     assert parse_model(name) == ModelName(None, name)
+
+
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [
+        ("gemini/gemini-2.5-pro", True),
+        ("openrouter/google/Gemini-3-pro", True),
+        ("gpt-4o", False),
+        ("", False),
+        (None, False),
+    ],
+)
+def test_whose_thoughts_may_be_in_the_total_only(name, apart):
+    assert counts_thoughts_apart(name) is apart

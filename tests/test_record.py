@@ -1,8 +1,7 @@
-"""The record: its sums, its tags, and who gets it."""
+"""The record: its sums and its times."""
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import fields
 from decimal import Decimal, Inexact, localcontext
 
@@ -10,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overcoat import Attempt, Call, LLMEvent, LLMStatusError, Lookup, Retry, Usage, capture, stack, tags
+from overcoat import Attempt, Call, LLMEvent, LLMStatusError, Lookup, Retry, Usage, capture, stack
 from overcoat.record import Inference
 from overcoat.testing import Answer, ScriptedClient, run
 
@@ -40,22 +39,6 @@ def call_with(*inferences, outcome="ok", cache=None):
 
 async def ask(client):
     return await client.call(CONVERSATION, None, LLMEvent([], "test"))
-
-
-@given(usages, usages, usages)
-def test_usage_adds_up_in_any_order(first, second, third):
-    assert first + second == second + first
-    assert (first + second) + third == first + (second + third)
-
-
-@given(usages, usages)
-def test_what_nobody_said_stays_unsaid(first, second):
-    """None is no number: it neither becomes 0 nor swallows what is known."""
-    total = first + second
-    for each in fields(Usage):
-        parts = [getattr(usage, each.name) for usage in (first, second)]
-        known = [part for part in parts if part is not None]
-        assert getattr(total, each.name) == (sum(known) if known else None)
 
 
 @given(st.lists(st.lists(attempts, max_size=3), max_size=3), st.data())
@@ -115,66 +98,6 @@ def test_times_are_on_one_clock():
 def test_attempts_are_in_order_of_their_beginning():
     early, late = Attempt(1, "m", 1.0), Attempt(1, "m", 2.0)
     assert list(call_with([late], [early]).attempts) == [early, late]
-
-
-class TestCapture:
-    def test_calls_of_tasks_and_nested_captures(self):
-        client = stack(ScriptedClient("hi"))
-
-        async def main():
-            with capture() as outer:
-                await asyncio.create_task(ask(client))
-                with capture() as inner:
-                    await asyncio.gather(ask(client), ask(client))
-                await ask(client)
-            await ask(client)
-            return outer, inner
-
-        outer, inner = run(main())
-        assert (len(outer), len(inner)) == (4, 2)
-        assert outer[1:3] == inner
-
-    def test_neighbours_do_not_see_each_other(self):
-        client = stack(ScriptedClient(Answer("hi", delay=1)))
-
-        async def one():
-            with capture() as calls:
-                await ask(client)
-            return calls
-
-        async def main():
-            return await asyncio.gather(one(), one())
-
-        assert [len(calls) for calls in run(main())] == [1, 1]
-
-    def test_calls_that_fail(self):
-        with capture() as calls, pytest.raises(LLMStatusError):
-            run(ask(stack(ScriptedClient(LLMStatusError("no", 401)))))
-        assert [(call.outcome, call.error_type, call.failure.status) for call in calls] == [("error", "auth", 401)]
-
-
-class TestTags:
-    def test_they_attribute_calls_and_nest(self):
-        client = stack(ScriptedClient("hi"))
-
-        async def main():
-            with capture() as calls:
-                with tags(tenant="acme", feature="search"):
-                    await asyncio.create_task(ask(client))
-                    with tags(feature="chat"):
-                        await ask(client)
-                await ask(client)
-            return calls
-
-        assert [dict(call.tags) for call in run(main())] == [
-            {"tenant": "acme", "feature": "search"},
-            {"tenant": "acme", "feature": "chat"},
-            {},
-        ]
-
-    def test_a_value_that_is_no_text(self):
-        with pytest.raises(TypeError, match=r"tags\(tenant=7\)"), tags(tenant=7):
-            pass
 
 
 def test_sums_do_not_depend_on_the_application_s_decimal_context():

@@ -11,13 +11,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from overcoat._version import __version__
+from overcoat.accounting import Cost, Usage
+from overcoat.attribution import Calls, capture, tags
 from overcoat.client import stack
 from overcoat.errors import (
     AnswerRejected,
     AttemptTimeout,
     BudgetExceeded,
+    BudgetUnchecked,
     CircuitOpen,
     DeadlineExceeded,
+    LedgerError,
     LLMConnectionError,
     LLMError,
     LLMResponseError,
@@ -28,13 +32,19 @@ from overcoat.errors import (
     PromptTemplateError,
     RateLimited,
     Refused,
+    RequestsExceeded,
     StackOrderError,
+    StoreUnavailable,
+    UnknownPrice,
 )
 from overcoat.layer import Layer, Reply, Request
-from overcoat.record import Attempt, Call, Cost, Inference, Lookup, Turn, Usage, Wait, capture, tags
+from overcoat.record import Attempt, Call, Inference, Lookup, Reservation, Turn, Wait
 
 if TYPE_CHECKING:
+    from overcoat.budgets.watch import BudgetAlert
+    from overcoat.caching.controls import cache_mode, cache_sample, invalidate
     from overcoat.layers.breaker import Breaker
+    from overcoat.layers.budget import Budget, Limit
     from overcoat.layers.cache import Cache
     from overcoat.layers.deadline import Deadline
     from overcoat.layers.fallback import Fallback
@@ -58,7 +68,7 @@ if TYPE_CHECKING:
         NotGiven,
         PromptTemplate,
     )
-    from overcoat.policy import Policy, wrap
+    from overcoat.policy import Explanation, Policy, PolicyWatch, explain, wrap
 
 __all__ = [
     "LLM",
@@ -68,14 +78,19 @@ __all__ = [
     "AttemptTimeout",
     "Backoff",
     "Breaker",
+    "Budget",
+    "BudgetAlert",
     "BudgetExceeded",
+    "BudgetUnchecked",
     "Cache",
     "Call",
+    "Calls",
     "ChatFormat",
     "CircuitOpen",
     "Cost",
     "Deadline",
     "DeadlineExceeded",
+    "Explanation",
     "Fallback",
     "Hedge",
     "Inference",
@@ -87,6 +102,8 @@ __all__ = [
     "LLMResponseError",
     "LLMStatusError",
     "Layer",
+    "LedgerError",
+    "Limit",
     "LiteLLM",
     "LiteLLMClient",
     "LiteLLMOptions",
@@ -98,6 +115,7 @@ __all__ = [
     "OvercoatError",
     "Policy",
     "PolicyError",
+    "PolicyWatch",
     "PromptTemplate",
     "PromptTemplateError",
     "RateLimit",
@@ -105,18 +123,26 @@ __all__ = [
     "Refused",
     "Reply",
     "Request",
+    "RequestsExceeded",
+    "Reservation",
     "Retry",
     "RetryBudget",
     "ServerDelay",
     "StackOrderError",
+    "StoreUnavailable",
     "Timeout",
     "Trace",
     "Turn",
+    "UnknownPrice",
     "Usage",
     "Validate",
     "Wait",
     "__version__",
+    "cache_mode",
+    "cache_sample",
     "capture",
+    "explain",
+    "invalidate",
     "stack",
     "tags",
     "wrap",
@@ -124,7 +150,10 @@ __all__ = [
 
 # Loaded when first asked for: what an application does not use, it does not wait for at its start.
 _LATER = {
+    "overcoat.budgets.watch": ("BudgetAlert",),
+    "overcoat.caching.controls": ("cache_mode", "cache_sample", "invalidate"),
     "overcoat.layers.breaker": ("Breaker",),
+    "overcoat.layers.budget": ("Budget", "Limit"),
     "overcoat.layers.cache": ("Cache",),
     "overcoat.layers.deadline": ("Deadline",),
     "overcoat.layers.fallback": ("Fallback",),
@@ -139,7 +168,7 @@ _LATER = {
         *("LLM", "LLMClient", "LLMEvent", "LLMOptions", "LiteLLM", "LiteLLMClient", "LiteLLMOptions"),
         *("ChatFormat", "NOT_GIVEN", "NotGiven", "PromptTemplate"),
     ),
-    "overcoat.policy": ("Policy", "wrap"),
+    "overcoat.policy": ("Explanation", "Policy", "PolicyWatch", "explain", "wrap"),
 }
 _HOMES = {name: home for home, names in _LATER.items() for name in names}
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Observer, PlacedLayer, around
+from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Observer, PlacedLayer, Reply, Request, around
 from overcoat.order import Place, place_of, position
 from overcoat.recorder import Observers, record_attempts, record_calls, record_inferences
 
@@ -24,7 +24,23 @@ class Bound(NamedTuple):
         """Bind *layer* to *client*; a function is its own layer."""
         if isinstance(layer, PlacedLayer):
             return cls(layer, layer.bind(client), layer.observer(client))
-        return cls(layer, layer, None)
+        return cls(layer, _checked(layer), None)
+
+
+def _checked(layer: Layer) -> Layer:
+    """Return *layer*, a user's, with the mistake named that is made most: it returns text, or forgets to return."""
+
+    async def check(request: Request, inner: Handler) -> Reply:
+        reply: Any = await layer(request, inner)
+        if isinstance(reply, Reply):
+            return reply
+        name = getattr(layer, "__qualname__", None) or repr(layer)
+        raise TypeError(
+            f"the layer {name} returned {type(reply).__name__}; expected the Reply of `await inner(request)`, or one "
+            f"of its own"
+        )
+
+    return check
 
 
 class Assembled:
@@ -81,7 +97,8 @@ def _branch(target: Client, rest: Sequence[Bound], layers: Sequence[Layer | Plac
     """Return the way to *target*: through its own layers where it is a stack, else through the *rest* of this one's."""
     if isinstance(target, Assembled):
         client = target.innermost
-        bound = [each for each in target.bound if each.observer is None]  # this stack's observers see it already
+        # What only observes is left out, as this stack's observers see it already; Meter does more than that.
+        bound = [each for each in target.bound if each.observer is None or each.function is not None]
     else:
         client = target
         bound = [Bound.to(target, each.layer) for each in rest]

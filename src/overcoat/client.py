@@ -1,4 +1,4 @@
-"""The one module that knows db-ally's `call` and its mutable `event`: the stack of layers around a client."""
+"""The stack of layers around a client, which is itself one, by db-ally's `call`."""
 
 from __future__ import annotations
 
@@ -6,32 +6,21 @@ import asyncio
 import time
 from collections.abc import Mapping, Sequence
 from copy import copy
-from functools import lru_cache
-from typing import Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from overcoat.assembly import Assembled, Bound, assemble
-from overcoat.layer import Client, Handler, Layer, PlacedLayer, Reply, Request
+from overcoat.attribution import current_captures, current_tags
+from overcoat.bounds import current_deadline
+from overcoat.event import check_event, sending, write
+from overcoat.layer import BranchingLayer, Client, Layer, PlacedLayer, Reply, Request
 from overcoat.order import check_order
-from overcoat.record import Attempt, Call, PolicyStamp, Usage, current_captures, current_tags
-from overcoat.sdk_retries import quieting
+from overcoat.record import Call, PolicyStamp, ReloadResult
+
+if TYPE_CHECKING:
+    from overcoat.policy.effective import EffectivePolicy
+    from overcoat.policy.explaining import Explanation
 
 C = TypeVar("C", bound=Client)
-
-
-TOKEN_FIELDS = ("prompt_tokens", "completion_tokens", "total_tokens")
-DETAIL_FIELDS = (
-    "cached_tokens",
-    "cache_creation_tokens",
-    "reasoning_tokens",
-    "finish_reason",
-    "response_id",
-    "response_model",
-)
-"""What a client may set on its event beyond db-ally's fields, so that it reaches the record."""
-
-_SAID = frozenset(TOKEN_FIELDS + DETAIL_FIELDS)
-_CONTAINERS = (list, dict, set)
-_MISSING = object()
 
 
 def stack(
@@ -54,17 +43,6 @@ def stack(
         ValueError: *order* is neither of the two.
         StackOrderError: overcoat's layers stand in a harmful order.
     """
-    if not callable(getattr(client, "call", None)):
-        raise TypeError(
-            f"stack(client={client!r}): expected an object with `async call(conversation, options, event, "
-            f"json_mode=False)`, but {type(client).__name__} has no method `call`"
-        )
-    for index, layer in enumerate(layers):
-        if isinstance(layer, type) or not (isinstance(layer, PlacedLayer) or callable(layer)):
-            raise TypeError(
-                f"stack(): layer {index} is {layer!r}; expected one of overcoat's layers, such as Retry(), or an "
-                f"`async def (request, inner)`"
-            )
     if order not in ("canonical", "as given"):
         raise ValueError(f'stack(order={order!r}): expected "canonical" or "as given"')
     # The cast promises `call` and `model_name` only. db-ally's ABC is nominal, ours would be a second one, and a
@@ -72,15 +50,31 @@ def stack(
     return cast("C", Stack(client, layers, order, policy))
 
 
+class Changing:
+    """Marks a client whose layers change while it is in use, so that no stack around it can know them."""
+
+    __slots__ = ()
+
+
 class Stack(Assembled):
     """The client that `stack` makes. Its type is private to overcoat; to a checker it is the inner client's."""
 
-    __slots__ = ("_handler", "client", "layers", "order", "policy")
+    __slots__ = ("_handler", "client", "effective", "layers", "order", "policy", "reloads")
 
     def __init__(
-        self, client: Client, layers: Sequence[Layer | PlacedLayer], order: str, policy: PolicyStamp | None
+        self,
+        client: Client,
+        layers: Sequence[Layer | PlacedLayer],
+        order: str,
+        policy: PolicyStamp | None,
+        effective: EffectivePolicy | None = None,
+        former: Sequence[Bound] = (),
     ) -> None:
+        """Stack *layers*, made by the *effective* policy, if any; what is among the *former* ones keeps its state."""
+        _check(client, layers)
         self.client = client
+        self.effective = effective
+        self.reloads: tuple[ReloadResult, ...] = ()
         self.layers = tuple(layers)
         self.order = order
         # A stack inside a stack is opened, so that order, record and spans are those of one call. It keeps its state.
@@ -90,8 +84,8 @@ class Stack(Assembled):
         inside: tuple[Bound, ...] = inner.bound if inner else ()
         if order == "canonical":
             check_order([*layers, *(bound.layer for bound in inside)])
-        self.bound = (*(Bound.to(self.innermost, layer) for layer in layers), *inside)
-        self._handler = assemble(self.innermost, self.bound, _send)
+        self.bound = (*(_bound(layer, self.innermost, former) for layer in layers), *inside)
+        self._handler = assemble(self.innermost, self.bound, sending)
 
     async def call(self, conversation: Any, options: Any, event: Any, json_mode: bool = False) -> str | None:
         """Answer *conversation*, as the inner client's `call` would, through the layers.
@@ -100,29 +94,54 @@ class Stack(Assembled):
             TypeError: *conversation* is not a list of role/content dicts, or *event* has no token fields.
         """
         _check_conversation(conversation)
-        _check_event(event)
+        check_event(event)
         clock = asyncio.get_running_loop().time
         now = clock()
         epoch = time.time() - now
         name = type(self.innermost).__name__
-        call = Call(name, self.model_name, json_mode, current_tags(), now, epoch, self.policy, clock)
+        call = Call(name, self.model_name, json_mode, current_tags(), now, epoch, self.policy, clock, self.reloads)
+        call.repeat = self._repeat
         try:
-            reply = await self._handler(Request(conversation, options, event, json_mode, call))
+            if (until := current_deadline()) is None:
+                reply = await self._handler(Request(conversation, options, event, json_mode, call))
+            else:
+                request = Request(conversation, options, event, json_mode, call, deadline=until.when)
+                reply = await until.hold(self._handler(request))
         finally:
             for captured in current_captures():
                 captured.append(call)
-        for name, value in reply.fields.items():
-            setattr(event, name, value)
+        write(event, reply.fields)
         return reply.text
+
+    async def _repeat(self, request: Request) -> Reply:
+        """Answer *request*, which has a record of its own, as another call, in the background: its event is let be."""
+        try:
+            return await self._handler(request)
+        finally:
+            for captured in current_captures():
+                captured.append(request.call)
 
     @property
     def model_name(self) -> Any:
         """The inner client's `model_name`; None where it has none."""
         return getattr(self.innermost, "model_name", None)
 
+    def explain(self, **asked: Any) -> Explanation:
+        """Say what will happen to calls; see `overcoat.explain`, which type checkers know."""
+        from overcoat.policy import explain  # noqa: PLC0415 - half a second, for pydantic
+
+        return explain(self, **asked)
+
+    def noting(self, reloads: Sequence[ReloadResult]) -> Stack:
+        """Return this stack for one call, whose record says what became of changes to the policy's file."""
+        noting = copy(self)
+        noting.reloads = tuple(reloads)
+        return noting
+
     def __getattr__(self, name: str) -> Any:
         raise AttributeError(
-            f"a stack has `call` and `model_name`, and no {name!r}; what it was stacked around is its `client`"
+            f"a stack has `call`, `model_name` and `explain`, and no {name!r}; what it was stacked around is its "
+            "`client`"
         )
 
     def __repr__(self) -> str:
@@ -132,86 +151,31 @@ class Stack(Assembled):
         return f"stack({', '.join(parts)})"
 
 
-def _send(client: Client) -> Handler:
-    """Turn *client* into the innermost handler: a copy of the event goes in, what was written to it comes out."""
-    quiet = quieting(client)
+def _bound(layer: Layer | PlacedLayer, client: Client, former: Sequence[Bound]) -> Bound:
+    """Bind *layer*, or return what an equal one was bound to: settings that stay the same keep their state."""
+    same = (each for each in former if isinstance(each.layer, PlacedLayer) and each.layer == layer)
+    return next(same, None) or Bound.to(client, layer)
 
-    async def send(request: Request) -> Reply:
-        before = dict(_attributes(request.event))
-        event = _private(request.event, before)
-        attempt = cast("Attempt", request.attempt)  # the recorder of attempts is always outside
-        options = request.options if quiet is None else quiet(request.options)
-        try:
-            text = await client.call(
-                conversation=request.conversation, options=options, event=event, json_mode=request.json_mode
+
+def _check(client: Any, layers: Sequence[Any]) -> None:
+    if not callable(getattr(client, "call", None)):
+        raise TypeError(
+            f"stack(client={client!r}): expected an object with `async call(conversation, options, event, "
+            f"json_mode=False)`, but {type(client).__name__} has no method `call`"
+        )
+    targets = [target for layer in layers if isinstance(layer, BranchingLayer) for target in layer.targets]
+    for inside in (client, *targets):
+        if isinstance(inside, Changing):
+            raise TypeError(
+                f"stack(): {inside!r} changes with its policy's file, and what is around it would not follow; give "
+                f"these layers to its wrap(), or its fallbacks to the file"
             )
-        finally:
-            said = _attributes(event)
-            _record(said, attempt)
-        return Reply(text, _written(said, before), attempt)
-
-    return send
-
-
-def _private(event: Any, before: Mapping[str, Any]) -> Any:
-    """Copy *event* one level deep, without the counts that an earlier call may have left on it."""
-    kind = cast("Any", type(event))
-    if _copies_plainly(kind):
-        own = object.__new__(kind)
-        own.__dict__.update(before)
-    else:
-        own = copy(event)
-    for name, value in before.items():
-        if value is None:
-            continue
-        if name in _SAID:
-            setattr(own, name, None)
-        elif type(value) in _CONTAINERS and name != "prompt":  # clients do not write prompts, and they are long
-            setattr(own, name, value.copy())
-    return own
-
-
-@lru_cache(maxsize=64)
-def _copies_plainly(kind: Any) -> bool:
-    # `copy` asks all of this of every object anew, and takes four times as long as the copying.
-    usual = all(getattr(kind, name) is getattr(object, name) for name in ("__new__", "__reduce_ex__", "__getstate__"))
-    special = any(hasattr(kind, name) for name in ("__copy__", "__setstate__", "__getnewargs__", "__getnewargs_ex__"))
-    slots = any(getattr(base, "__slots__", ()) for base in kind.__mro__)
-    return usual and not special and not slots
-
-
-def _attributes(event: Any) -> dict[str, Any]:
-    try:
-        return cast("dict[str, Any]", event.__dict__)
-    except AttributeError:  # a class with __slots__
-        names = [name for kind in type(event).__mro__ for name in getattr(kind, "__slots__", ())]
-        return {name: getattr(event, name) for name in names if hasattr(event, name)}
-
-
-def _written(said: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what differs from *before*; containers are copies, and differ where their contents do."""
-    return {
-        name: value
-        for name, value in said.items()
-        if value is not before.get(name, _MISSING)
-        and (type(value) not in _CONTAINERS or name not in before or value != before[name])
-    }
-
-
-def _record(said: Mapping[str, Any], attempt: Attempt) -> None:
-    """Move what the client said into the record."""
-    get = said.get
-    prompt, completion, total = (_count(get(name)) for name in TOKEN_FIELDS)
-    if prompt is not None or completion is not None or total is not None:
-        cached, created, reasoning = get("cached_tokens"), get("cache_creation_tokens"), get("reasoning_tokens")
-        attempt.usage = Usage(prompt, completion, total, _count(cached), _count(created), _count(reasoning))
-    attempt.finish_reason = get("finish_reason")
-    attempt.response_id = get("response_id")
-    attempt.response_model = get("response_model")
-
-
-def _count(value: Any) -> int | None:
-    return value if type(value) is int and value >= 0 else None
+    for index, layer in enumerate(layers):
+        if isinstance(layer, type) or not (isinstance(layer, PlacedLayer) or callable(layer)):
+            raise TypeError(
+                f"stack(): layer {index} is {layer!r}; expected one of overcoat's layers, such as Retry(), or an "
+                f"`async def (request, inner)`"
+            )
 
 
 def _check_conversation(conversation: Any) -> None:
@@ -225,15 +189,6 @@ def _check_conversation(conversation: Any) -> None:
         if "role" not in message or "content" not in message:
             keys = ", ".join(map(str, cast("Mapping[Any, Any]", message))) or "none"
             raise TypeError(f"call(conversation=...): {expected}, but message {index} has the keys {keys}")
-
-
-def _check_event(event: Any) -> None:
-    for name in TOKEN_FIELDS:
-        if not hasattr(event, name):
-            raise TypeError(
-                f"call(event=...): expected an event with the fields {', '.join(TOKEN_FIELDS)}, such as "
-                f"LLMEvent, but {type(event).__name__} has no {name}"
-            )
 
 
 def _repr(layer: Any) -> str:

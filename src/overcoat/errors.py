@@ -6,11 +6,16 @@
     │ ├ StackOrderError                 (ValueError) layers stand in a harmful order
     │ ├ AttemptTimeout                  (TimeoutError) one attempt took too long; it may be repeated
     │ ├ AnswerRejected                  no answer was what was asked for
+    │ ├ StoreUnavailable                a store of answers, limits or budgets cannot answer now
+    │ ├ LedgerError                     a ledger cannot be opened, read or written
     │ └ Refused                         the call was not sent, or not sent again; nothing below is to blame
     │   ├ DeadlineExceeded              (TimeoutError) the whole call took too long
+    │   ├ RequestsExceeded              the calls of a block have sent all the requests that they may
     │   ├ CircuitOpen                   the provider has failed too often
     │   ├ RateLimited                   no slot within our own limits
     │   ├ BudgetExceeded                no money left
+    │   ├ BudgetUnchecked               nobody knows whether there is any
+    │   ├ UnknownPrice                  nobody knows what it would cost
     │   └ NotCached                     only a stored answer would do, and there is none
     ├ LLMError                          the client's, in db-ally's shapes
     │ ├ LLMConnectionError
@@ -33,6 +38,7 @@ __all__ = [
     "AnswerRejected",
     "AttemptTimeout",
     "BudgetExceeded",
+    "BudgetUnchecked",
     "CircuitOpen",
     "DeadlineExceeded",
     "Failure",
@@ -41,13 +47,17 @@ __all__ = [
     "LLMError",
     "LLMResponseError",
     "LLMStatusError",
+    "LedgerError",
     "NotCached",
     "OvercoatError",
     "PolicyError",
     "PromptTemplateError",
     "RateLimited",
     "Refused",
+    "RequestsExceeded",
     "StackOrderError",
+    "StoreUnavailable",
+    "UnknownPrice",
     "classify",
 ]
 
@@ -119,6 +129,17 @@ class AnswerRejected(OvercoatError):
         self.reason = reason
 
 
+class StoreUnavailable(OvercoatError):
+    """A store cannot answer now: it is down, hangs, is locked, full or broken. The cause says which.
+
+    Where a store's server is down, this comes at once for most calls, without asking it again.
+    """
+
+
+class LedgerError(OvercoatError):
+    """A ledger cannot be used; the message says which and why, without a password."""
+
+
 class Refused(OvercoatError):
     """The call was not sent, or not sent again, by a decision of ours.
 
@@ -144,6 +165,20 @@ class DeadlineExceeded(Refused, TimeoutError):
         super().__init__(f"the deadline of {deadline:g} s is exceeded: {round(elapsed, 3):g} s have passed")
         self.deadline = deadline
         self.elapsed = elapsed
+
+
+class RequestsExceeded(Refused):
+    """The calls of a block have made all the requests that they may make together.
+
+    Attributes:
+        most: How many that is.
+    """
+
+    cause: ClassVar[str] = "requests_exceeded"
+
+    def __init__(self, most: int) -> None:
+        super().__init__(f"the {most} requests that may be made together are spent")
+        self.most = most
 
 
 class CircuitOpen(Refused):
@@ -186,39 +221,94 @@ class RateLimited(Refused):
 class BudgetExceeded(Refused):
     """What the call may cost at most does not fit into what is left of a budget.
 
+    Amounts are US dollars (`Decimal`), or tokens (`int`) where these are limited.
+
     Attributes:
         scope: Whose budget it is, such as "tenant:acme".
-        limit: US dollars in its window.
-        spent: US dollars settled.
-        reserved: US dollars set aside for calls that are under way.
-        resets_at: When the next window begins; None for a budget without windows.
+        limit: How much there is in its window.
+        spent: How much is settled.
+        reserved: How much is set aside for calls that are under way.
+        resets_at: When there is room again, if all that is reserved is spent; None where there never is.
+        needed: What the call may use at most.
     """
 
     cause: ClassVar[str] = "budget_exceeded"
 
     def __init__(
-        self, scope: str, limit: Decimal, spent: Decimal, reserved: Decimal, resets_at: datetime | None = None
+        self,
+        scope: str,
+        limit: Decimal | int,
+        spent: Decimal | int,
+        reserved: Decimal | int,
+        resets_at: datetime | None = None,
+        needed: Decimal | int | None = None,
     ) -> None:
         reset = "" if resets_at is None else f", resets at {resets_at.isoformat()}"
-        super().__init__(f"the budget of {scope!r} is used up: ${spent} spent, ${reserved} reserved of ${limit}{reset}")
+        more = "" if needed is None else f"; the call may use {amount_text(needed)}"
+        super().__init__(
+            f"the budget of {scope!r} leaves no room: {amount_text(spent)} spent, {amount_text(reserved)} reserved of "
+            f"{amount_text(limit)}{more}{reset}"
+        )
         self.scope = scope
         self.limit = limit
         self.spent = spent
         self.reserved = reserved
         self.resets_at = resets_at
+        self.needed = needed
+
+
+def amount_text(amount: Decimal | int) -> str:
+    """Return an amount of a budget as people write it: $10, $0.80, $0.0081, 900 tokens."""
+    if not isinstance(amount, Decimal):
+        return f"{amount} tokens"
+    whole, _, fraction = f"{amount:f}".partition(".")
+    fraction = fraction.rstrip("0")
+    return f"${whole}.{fraction:0<2}" if fraction else f"${whole}"
+
+
+class BudgetUnchecked(Refused):
+    """Whether the call fits into a budget cannot be said, and the policy lets nothing pass that is not counted.
+
+    Attributes:
+        budget: Its name.
+        reason: "no_bound" where nothing bounds what the call may use, "no_tag" where it does not say whose budget it
+            is, "store_failed" where the store of the budget does not answer.
+    """
+
+    cause: ClassVar[str] = "budget_unchecked"
+
+    def __init__(self, budget: str, reason: str, details: str) -> None:
+        super().__init__(f"the budget {budget!r} cannot be checked: {details}")
+        self.budget = budget
+        self.reason = reason
+
+
+class UnknownPrice(Refused):
+    """No source of prices knows what the model costs, and the policy allows no call without a price.
+
+    Attributes:
+        model: As the client names it; None where it does not say.
+    """
+
+    cause: ClassVar[str] = "unknown_price"
+
+    def __init__(self, model: str | None) -> None:
+        super().__init__(f"the model {model!r} has no price; declare one in a price table, Meter(prices=...)")
+        self.model = model
 
 
 class NotCached(Refused):
     """The policy allows stored answers only, and there is none for this request.
 
     Attributes:
-        key: The cache key.
+        key: The cache key; None where the request has none, and passes the cache by.
     """
 
     cause: ClassVar[str] = "not_cached"
 
-    def __init__(self, key: str) -> None:
-        super().__init__(f"there is no stored answer under {key!r}, and the policy allows no other")
+    def __init__(self, key: str | None) -> None:
+        nothing = "the request passes the cache by" if key is None else f"there is no stored answer under {key!r}"
+        super().__init__(f"{nothing}, and the policy allows no other")
         self.key = key
 
 

@@ -100,7 +100,7 @@ class Observer(Protocol):
         ...
 
     def ended(self, level: Level, request: Request, reply: Reply | None, begun: Any) -> None:
-        """Note that it is over; *reply* is None where it ended with an error."""
+        """Note that it is over; *reply* is None where it ended with an error, which then is `sys.exception()`."""
         ...
 
 

@@ -54,11 +54,26 @@ _FAMILIES = (
     (r"deepseek-(chat|reasoner)$", "deepseek"),
     (r"grok-([4-9]|code-)", "x_ai"),
     (r"sonar(-|$)", "perplexity"),
+    # Bedrock's own: a vendor before a dot, and before that the region that an inference profile may choose.
+    (
+        r"((apac|au|ca|eu|global|jp|us|us-gov)\.)?(ai21|amazon|anthropic|cohere|meta|mistral|openai|qwen)\.",
+        "aws.bedrock",
+    ),
+)
+
+_RESOURCES = (
+    # As Google and Amazon write them in full: the model is behind the last slash.
+    (r"arn:aws[a-z-]*:bedrock:", "aws.bedrock"),
+    (r"(projects/.+/)?publishers/google/models/", "gcp.vertex_ai"),
+    (r"models/gemini-", "gcp.gemini"),
 )
 
 
 def parse_model(name: str) -> ModelName:
     """Take *name* apart as litellm would, such as "azure/gpt-4o", "gpt-4o" or "openrouter/openai/gpt-4o"."""
+    for resource, provider in _RESOURCES:
+        if "/" in name and re.match(resource, name):
+            return ModelName(provider, name.rpartition("/")[2])
     prefix, slash, rest = name.partition("/")
     if prefix and slash and rest:
         return ModelName(_PREFIXES.get(prefix, prefix), rest)
@@ -66,3 +81,8 @@ def parse_model(name: str) -> ModelName:
         if re.match(family, name):  # which compiles it at the first name: the import need not
             return ModelName(provider, name)
     return ModelName(None, name)
+
+
+def counts_thoughts_apart(name: object) -> bool:
+    """Say whether the model of that *name* may count its thoughts in the total of its tokens only: one of Gemini's."""
+    return isinstance(name, str) and "gemini" in name.lower()

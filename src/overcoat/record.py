@@ -3,26 +3,31 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
+from overcoat.accounting import NOTHING, ZERO, Cost, Usage
 from overcoat.arithmetic.dollars import EXACT
+from overcoat.arithmetic.provider_quota import ProviderQuota
 from overcoat.classification import Failure, classify
 
 Outcome = Literal["ok", "error", "refused", "cancelled"]
-CacheResult = Literal["hit", "miss", "coalesced", "bypass", "refused"]
+CacheResult = Literal["hit", "stale", "miss", "coalesced", "bypass", "refused"]
+BypassReason = Literal["asked", "no_namespace", "sampled", "uncacheable"]
+MissReason = Literal["refresh", "took_over", "store_failed", "foreign", "version", "altered", "too_large", "wrong_key"]
+RefusedReason = Literal["empty", "truncated", "filtered", "no_json", "rejected", "unstorable"]
+StaleReason = Literal["while_revalidate", "if_error"]
+CacheReason = BypassReason | MissReason | RefusedReason | StaleReason
 Role = Literal["primary", "reask", "fallback", "hedge"]
 CircuitState = Literal["closed", "open", "half_open"]
-WaitKind = Literal["backoff", "rate_limit"]
-WaitSource = Literal["policy", "server", "limiter"]
+ReloadResult = Literal["applied", "rejected"]
+WaitKind = Literal["backoff", "rate_limit", "budget"]
+WaitSource = Literal["policy", "server", "limiter", "budget"]
+BudgetResult = Literal["reserved", "settled", "estimated", "overrun", "released", "refused", "uncounted"]
+BudgetReason = Literal["limit", "unknown_price", "no_bound", "no_tag", "store_failed"]
 SpanIds = tuple[int, int]  # trace id and span id, as OpenTelemetry's SpanContext has them
-
-ZERO = Decimal(0)
-
 
 T = TypeVar("T")
 
@@ -30,46 +35,6 @@ T = TypeVar("T")
 def _empty(_: type[T]) -> list[T]:
     # As a default factory, `list[T]` takes four times as long.
     return []
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one or more attempts, in OpenTelemetry's terms; None is "the client did not say", never 0.
-
-    `input_tokens` includes the cached ones and `output_tokens` the reasoning ones (semantic conventions 1.41,
-    `gen_ai.usage.*`), so the last three are parts of the first two and must not be added to them.
-    """
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    total_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    reasoning_output_tokens: int | None = None
-
-    def __add__(self, other: Usage) -> Usage:
-        """Sum field by field; a field that neither side knows stays None."""
-        return Usage(
-            _plus(self.input_tokens, other.input_tokens),
-            _plus(self.output_tokens, other.output_tokens),
-            _plus(self.total_tokens, other.total_tokens),
-            _plus(self.cache_read_input_tokens, other.cache_read_input_tokens),
-            _plus(self.cache_creation_input_tokens, other.cache_creation_input_tokens),
-            _plus(self.reasoning_output_tokens, other.reasoning_output_tokens),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """US dollars of one call; None is "the price is unknown", never 0.
-
-    `billed` is all that the provider charges for the call, and `wasted` the part of it that bought no answer (failed,
-    refused or abandoned attempts). `saved` is what a stored or shared answer would have cost.
-    """
-
-    billed: Decimal | None
-    saved: Decimal | None
-    wasted: Decimal | None
 
 
 @dataclass(slots=True, eq=False)
@@ -94,7 +59,13 @@ class Wait:
 
 @dataclass(slots=True, eq=False)
 class Attempt:
-    """One request to the provider. Times are seconds on the event loop's clock; `Call.at` turns them into Unix time."""
+    """One request to the provider. Times are seconds on the event loop's clock; `Call.at` turns them into Unix time.
+
+    `upper_bound` says that `cost` may be too high: the client did not say how many of the tokens were cached. `anomaly`
+    is what was wrong with the counts that the provider reported, such as "negative"; the wrong ones are None in
+    `usage`. `service_tier` is the provider's name for how it was served, such as "flex", where that has a price of its
+    own. `quota` is what the answer's headers said is left of the provider's limits; those of an error are in `failure`.
+    """
 
     number: int
     model: str | None
@@ -106,9 +77,13 @@ class Attempt:
     usage: Usage | None = None
     cost: Decimal | None = None
     price_source: str | None = None
+    upper_bound: bool = False
+    anomaly: str | None = None
     finish_reason: str | None = None
     response_id: str | None = None
     response_model: str | None = None
+    service_tier: str | None = None
+    quota: ProviderQuota | None = None
 
     @property
     def ok(self) -> bool:
@@ -156,23 +131,37 @@ class Inference:
         return total_cost(self.attempts)
 
 
+class Entry(NamedTuple):
+    """Where the answer to a request lies, and who can take it away from there; for `overcoat.invalidate`."""
+
+    evict: Callable[[str, str], Awaitable[bool]]
+    namespace: str
+    key: str
+
+
 @dataclass(slots=True, eq=False)
 class Lookup:
-    """What the cache did. `usage` and `cost` are those of the stored or shared answer, `span` is where it was made."""
+    """What the cache did. `usage` and `cost` are those of the stored or shared answer, `span` is where it was made.
+
+    `result` is "hit", "stale" (a stored answer that is older than it should be) or "coalesced" (another call's answer,
+    made at the same time) where the answer came from here. Else it was made for this call: "miss", or "refused" where
+    it was not kept afterwards, or "bypass" where nothing was looked up. `reason` says why, where there are several.
+    """
 
     result: CacheResult
     started: float
     ended: float
-    reason: str | None = None
+    reason: CacheReason | None = None
     age: float | None = None
     usage: Usage | None = None
     cost: Decimal | None = None
     span: SpanIds | None = None
+    entry: Entry | None = field(default=None, repr=False)
 
     @property
     def served(self) -> bool:
         """Whether the answer came from here instead of from an inference of this call."""
-        return self.result in ("hit", "coalesced")
+        return self.result in ("hit", "stale", "coalesced")
 
 
 class PolicyStamp(NamedTuple):
@@ -192,13 +181,63 @@ class Turn:
 
 
 @dataclass(slots=True, eq=False)
+class Reservation:
+    """What an inference took from one limit of a budget: what it might use was `reserved`, what it did is `settled`.
+
+    Amounts are dollars (`Decimal`) where `unit` is "usd", and whole tokens where it is "tokens".
+
+    Attributes:
+        budget: The limit's name.
+        window: As it is configured, such as "calendar day".
+        unit: What is limited.
+        scope: Whose limit it is, such as "global" or "tenant:acme".
+        limit: How much there is in a window.
+        reserved: The upper bound; None where there is none.
+        result: "reserved" while it is under way, and for good where the store could not settle it. "settled" is at what
+            was used; "estimated" at the upper bound, at least in part, since nobody said what was used; "overrun" at
+            more than that; "released" where nothing was sent. "refused" was not sent, "uncounted" was all the same.
+        reason: Why it was refused, uncounted or not settled, or passed without a bound; "limit" also where a budget
+            that only warns would have refused it.
+        settled: What was used.
+        used: What all have used of the limit by then, in the window of then.
+        until: When `used` says nothing any more at the latest, in Unix time; None is never.
+        alerts: Which shares of the limit it made known, in percent.
+    """
+
+    budget: str
+    window: str
+    unit: Literal["usd", "tokens"]
+    scope: str
+    limit: Decimal | int
+    reserved: Decimal | int | None = None
+    result: BudgetResult = "reserved"
+    reason: BudgetReason | None = None
+    settled: Decimal | int | None = None
+    used: Decimal | int | None = None
+    until: float | None = None
+    alerts: tuple[int, ...] = ()
+
+    @property
+    def overrun(self) -> Decimal | int:
+        """By how much the upper bound was too low."""
+        if self.result != "overrun" or self.settled is None or self.reserved is None:
+            return 0
+        return self.settled - self.reserved
+
+
+@dataclass(slots=True, eq=False)
 class Call:
     """One call through a stack, complete once `outcome` is set.
 
     `started` and `ended` are seconds on the event loop's `clock`, as all times below it are; `at` gives Unix time.
     `delivered` is the usage of the answer that the caller got, which is also what its event says. `usage` is what was
     charged for this call: more where attempts were wasted, nothing where the cache answered. `span` is the call's span,
-    where it has one.
+    where it has one. `reloads` is what became of changes to its policy's file since the call before it. `degraded` are
+    the layers ("rate_limit", "breaker", "retry") that went by this process's own state, since the store where it is
+    shared could not be reached. `waits` are those before inferences; those before attempts are the inferences'.
+
+    `repeat` sends a request through the whole stack again, as a call of its own; None where there is no stack. `origin`
+    is the span of the call in whose wake this one was made, in the background; None where an application made it.
     """
 
     client: str
@@ -209,16 +248,22 @@ class Call:
     epoch: float
     policy: PolicyStamp | None = None
     clock: Callable[[], float] = field(default=time.monotonic, repr=False)
+    reloads: tuple[ReloadResult, ...] = ()
     inferences: list[Inference] = field(default_factory=lambda: _empty(Inference))
     turns: list[Turn] = field(default_factory=lambda: _empty(Turn))
+    reservations: list[Reservation] = field(default_factory=lambda: _empty(Reservation))
+    waits: list[Wait] = field(default_factory=lambda: _empty(Wait))
     cache: Lookup | None = None
+    degraded: tuple[str, ...] = ()
     delivered: Usage | None = None
     outcome: Outcome | None = None
     failure: Failure | None = None
     error_type: str | None = None
     ended: float | None = None
-    cost: Cost = Cost(ZERO, ZERO, ZERO)
+    cost: Cost = NOTHING
     span: SpanIds | None = None
+    origin: SpanIds | None = None
+    repeat: Callable[[Any], Awaitable[Any]] | None = field(default=None, repr=False)
     _failures: dict[int, tuple[BaseException, Failure]] | None = field(default=None, repr=False)
 
     @property
@@ -257,10 +302,21 @@ class Call:
             self.client, self.model, self.json_mode, self.tags, self.started, self.epoch, self.policy, self.clock
         )
 
+    def successor(self) -> Call:
+        """Return the empty record of another call for the same caller, which begins now, in the wake of this one."""
+        call = self.fork()
+        call.started, call.origin, call.repeat = self.clock(), self.span, self.repeat
+        return call
+
     def adopt(self, other: Call) -> None:
         """Take over what was done for this call under the record *other*, a fork of it."""
         self.inferences.extend(other.inferences)
+        if len(self.inferences) > len(other.inferences):
+            self.inferences.sort(key=lambda inference: inference.started)  # those that raced did not end in this order
         self.turns.extend(other.turns)
+        self.degraded += other.degraded
+        self.reservations.extend(other.reservations)
+        self.waits.extend(other.waits)
 
     def settle(self, answered_by: Attempt | None) -> None:
         """Set `cost` and `delivered` when nothing can be added any more; the answer is that of *answered_by*."""
@@ -295,48 +351,3 @@ def total_cost(attempts: Sequence[Attempt]) -> Decimal | None:
                 return None
             total = EXACT.add(total, attempt.cost)
     return total
-
-
-_NO_TAGS: Mapping[str, str] = {}
-_tags: ContextVar[Mapping[str, str]] = ContextVar("overcoat.tags", default=_NO_TAGS)
-_captures: ContextVar[tuple[list[Call], ...]] = ContextVar("overcoat.captures", default=())
-
-current_tags = _tags.get
-current_captures = _captures.get
-
-
-@contextmanager
-def tags(**values: str) -> Generator[None]:
-    """Attribute every call made inside to *values*, such as `tenant="acme"`; inner tags add to and replace outer ones.
-
-    They follow the context into tasks started inside. They are never put into OpenTelemetry's baggage, which
-    propagators send to the provider.
-
-    Raises:
-        TypeError: A value is not a string.
-    """
-    for name, value in values.items():
-        if not isinstance(value, str):  # pyright: ignore[reportUnnecessaryIsInstance] - callers are not all typed
-            raise TypeError(f"tags({name}={value!r}): a tag's value must be a str, not {type(value).__name__}")
-    token = _tags.set({**_tags.get(), **values})
-    try:
-        yield
-    finally:
-        _tags.reset(token)
-
-
-@contextmanager
-def capture() -> Generator[list[Call]]:
-    """Collect the record of every call that ends inside, those of tasks started inside included, as they end."""
-    calls: list[Call] = []
-    token = _captures.set((*_captures.get(), calls))
-    try:
-        yield calls
-    finally:
-        _captures.reset(token)
-
-
-def _plus(left: int | None, right: int | None) -> int | None:
-    if left is None or right is None:
-        return right if left is None else left
-    return left + right

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, cast
 
+from overcoat.bounds import current_allowance
 from overcoat.classification import Failure, Kind
 from overcoat.errors import Refused
 from overcoat.layer import Handler, Layer, Level, Observer, Reply, Request
@@ -74,6 +75,8 @@ def record_attempts(observer: Observer | None) -> Layer:
     """Return the layer that adds an `Attempt` to the inference and tells the *observer*."""
 
     async def record_attempt(request: Request, inner: Handler) -> Reply:
+        if (allowance := current_allowance()) is not None:
+            allowance.spend()  # here, and not in a layer: every stack has this place, and what is refused is no attempt
         inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
         clock = request.call.clock
         # What is being handled already is not the attempt's doing, though Python will chain its error to it.

@@ -105,6 +105,11 @@ def test_an_event_knows_nothing_before_the_call():
         "cached_tokens",
         "cache_creation_tokens",
         "reasoning_tokens",
+        "cache_creation_1h_tokens",
+        "audio_input_tokens",
+        "audio_output_tokens",
+        "service_tier",
+        "rate_limit_headers",
     }
 
 

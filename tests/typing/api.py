@@ -14,8 +14,10 @@ from overcoat import (
     Attempt,
     Cache,
     Call,
+    Calls,
     ChatFormat,
     Deadline,
+    Explanation,
     Layer,
     LiteLLM,
     LiteLLMClient,
@@ -24,6 +26,8 @@ from overcoat import (
     LLMEvent,
     LLMOptions,
     Meter,
+    Policy,
+    PolicyWatch,
     PromptTemplate,
     Reply,
     Request,
@@ -32,8 +36,10 @@ from overcoat import (
     Trace,
     Usage,
     capture,
+    explain,
     stack,
     tags,
+    wrap,
 )
 from overcoat.layer import Handler
 from overcoat.testing import ScriptedClient
@@ -79,6 +85,13 @@ assert_type(stack(TalkativeClient(), Retry(), order="as given"), TalkativeClient
 assert_type(stack(ScriptedClient("Hello!")), ScriptedClient)
 assert_type(stack(stack(MyClient("m"), Meter()), Trace()), MyClient)
 assert_type(stack(LiteLLMClient("openai/gpt-4o"), Trace()), LiteLLMClient)
+
+
+policy = Policy.watch("overcoat.yaml", every="5s")
+assert_type(policy, PolicyWatch)
+assert_type(wrap(MyClient("m"), policy, spending=["daily"]), MyClient)
+assert_type(explain(mine, error=503), Explanation)
+wrap(MyClient("m"), policy, deadlin="5s")  # type: ignore[call-arg]
 
 
 def any_of_ours(client: LLMClient[MyOptions]) -> LLMClient[MyOptions]:
@@ -242,7 +255,7 @@ async def use(prompt: PromptTemplate[Any], event: LLMEvent) -> None:
     assert_type(await mine.call(prompt.chat, MyOptions(temperature=0.0), event), str)
     assert_type(await LooseLLM("m").generate_text(prompt), str | None)
     with tags(tenant="acme"), capture() as calls:
-        assert_type(calls, list[Call])
+        assert_type(calls, Calls)
         assert_type(calls[0].cost.billed, Decimal | None)
         assert_type(calls[0].usage, Usage | None)
         assert_type(calls[0].attempts, Sequence[Attempt])

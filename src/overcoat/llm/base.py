@@ -1,7 +1,7 @@
 """The classes that a custom LLM derives from, in the shape of db-ally's: the same code runs with it and without."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cached_property
@@ -31,6 +31,12 @@ class LLMEvent:
         cached_tokens: Prompt tokens that the provider read from its cache.
         cache_creation_tokens: Prompt tokens that the provider wrote to its cache.
         reasoning_tokens: Tokens of the answer that were spent on reasoning.
+        cache_creation_1h_tokens: Those of `cache_creation_tokens` that are kept for an hour, which costs more.
+        audio_input_tokens: Prompt tokens that are sound.
+        audio_output_tokens: Tokens of the answer that are sound.
+        service_tier: How the provider served it, where that has a price of its own: "flex", "priority", "batch", ...
+        rate_limit_headers: The answer's headers on the provider's limits, from which `RateLimit` learns. A stack
+            takes them off: they say nothing about the answer.
     """
 
     prompt: str | ChatFormat
@@ -47,6 +53,11 @@ class LLMEvent:
     cached_tokens: int | None = None
     cache_creation_tokens: int | None = None
     reasoning_tokens: int | None = None
+    cache_creation_1h_tokens: int | None = None
+    audio_input_tokens: int | None = None
+    audio_output_tokens: int | None = None
+    service_tier: str | None = None
+    rate_limit_headers: Mapping[str, str] | None = None
 
 
 class EventTracker(Protocol):

@@ -5,13 +5,14 @@ import sys
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from overcoat.errors import LLMConnectionError, LLMError, LLMResponseError, LLMStatusError
 from overcoat.llm.base import LLM, LLMClient, LLMEvent
 from overcoat.llm.options import NOT_GIVEN, LLMOptions, NotGiven
 from overcoat.llm.prompt import ChatFormat, PromptTemplate, check_chat
 from overcoat.models import parse_model
+from overcoat.pricing.tokens import ByteCounter, LiteLLMCounter, TokenCounter, asks_the_hub
 
 
 @dataclass
@@ -41,6 +42,10 @@ class LiteLLMOptions(LLMOptions):
     temperature: float | NotGiven | None = NOT_GIVEN
     top_p: float | NotGiven | None = NOT_GIVEN
     timeout: float | NotGiven | None = NOT_GIVEN
+
+
+_SILENT_ON_ZERO = ("gcp.gemini", "gcp.vertex_ai")
+"""Whose answers are protocol buffers, which leave out a count of 0: there, no cached tokens are none."""
 
 
 class LiteLLMClient(LLMClient[LiteLLMOptions]):
@@ -77,7 +82,7 @@ class LiteLLMClient(LLMClient[LiteLLMOptions]):
         self.base_url = base_url
         self.api_key = api_key
         self.api_version = api_version
-        _import_litellm()
+        import_litellm()
 
     async def call(
         self, conversation: ChatFormat, options: LiteLLMOptions, event: LLMEvent, json_mode: bool = False
@@ -95,13 +100,13 @@ class LiteLLMClient(LLMClient[LiteLLMOptions]):
             TypeError: *conversation* is not a list of role/content dicts; no request is made.
         """
         check_chat("conversation", conversation)
-        litellm = _import_litellm()
+        litellm = import_litellm()
         outer = sys.exception()
         try:
             response = await litellm.acompletion(**self._request(conversation, options, json_mode=json_mode))
         except litellm.openai.APIError as exc:
             raise _translate(exc, litellm.openai, outer) from exc
-        _report(response, event)
+        _report(response, event, self.model_name)
         choices = getattr(response, "choices", None)
         if not choices:
             raise LLMResponseError(f"The answer of {self.model_name} has no choices.")
@@ -163,7 +168,7 @@ class LiteLLM(LLM[LiteLLMOptions]):
         self.base_url = base_url
         self.api_key = api_key
         self.api_version = api_version
-        _import_litellm()
+        import_litellm()
 
     @cached_property
     def client(self) -> LLMClient[LiteLLMOptions]:
@@ -173,15 +178,19 @@ class LiteLLM(LLM[LiteLLMOptions]):
         )
 
     def count_tokens(self, prompt: PromptTemplate[Any]) -> int:
-        """Return the tokens of the messages' contents, by litellm's tokenizer for the model."""
-        count = _import_litellm().token_counter
-        provider, name = parse_model(self.model_name)
-        # litellm knows OpenAI's tokenizers by the bare name only, and takes an older one for "openai/gpt-4o".
-        model = name if provider in ("openai", "azure.ai.openai") else self.model_name
-        return sum(count(model=model, text=message["content"]) for message in prompt.chat)
+        """Return the tokens of the messages' contents, by litellm's tokenizer for the model.
+
+        For some models, Llama among them, litellm would look for one on the Hugging Face hub each time, and block for
+        as long as that takes; of those it is a guess, by the bytes.
+        """
+        return sum(self._counter.count_text(message["content"]) for message in prompt.chat)
+
+    @cached_property
+    def _counter(self) -> TokenCounter:
+        return ByteCounter() if asks_the_hub(self.model_name) else LiteLLMCounter(self.model_name)
 
 
-def _import_litellm() -> Any:
+def import_litellm() -> Any:
     """Import litellm, untyped: its annotations are partial, and the package must type-check where it is missing."""
     os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
     ours = "litellm" not in sys.modules
@@ -196,26 +205,42 @@ def _import_litellm() -> Any:
     return litellm
 
 
-def _report(response: Any, event: LLMEvent) -> None:
+def _report(response: Any, event: LLMEvent, model: str) -> None:
     event.response_id = getattr(response, "id", None)
     event.response_model = getattr(response, "model", None)
+    event.rate_limit_headers = _rate_limit_headers(response)
     usage = getattr(response, "usage", None)
     if not getattr(usage, "total_tokens", None):
         return  # litellm counts zeros where the provider did not say; no answer costs no tokens at all
-    event.prompt_tokens = _count(usage, "prompt_tokens")
-    event.completion_tokens = _count(usage, "completion_tokens")
-    event.total_tokens = _count(usage, "total_tokens")
-    prompt_details = getattr(usage, "prompt_tokens_details", None)
-    event.cached_tokens = _count(prompt_details, "cached_tokens")
-    event.cache_creation_tokens = _count(usage, "cache_creation_input_tokens")
+    # As litellm has them, which counts parts in their whole for every provider. What makes no sense as a count is put
+    # right, and marked, where the record is made.
+    event.prompt_tokens = getattr(usage, "prompt_tokens", None)
+    event.completion_tokens = getattr(usage, "completion_tokens", None)
+    event.total_tokens = getattr(usage, "total_tokens", None)
+    prompt = getattr(usage, "prompt_tokens_details", None)
+    event.cached_tokens = getattr(prompt, "cached_tokens", None)
+    if event.cached_tokens is None and prompt is not None and parse_model(model).provider in _SILENT_ON_ZERO:
+        event.cached_tokens = 0
+    event.cache_creation_tokens = getattr(usage, "cache_creation_input_tokens", None)
     if event.cache_creation_tokens is None:
-        event.cache_creation_tokens = _count(prompt_details, "cache_write_tokens")
-    event.reasoning_tokens = _count(getattr(usage, "completion_tokens_details", None), "reasoning_tokens")
+        event.cache_creation_tokens = getattr(prompt, "cache_write_tokens", None)
+    created = getattr(prompt, "cache_creation_token_details", None)
+    event.cache_creation_1h_tokens = getattr(created, "ephemeral_1h_input_tokens", None)
+    event.audio_input_tokens = getattr(prompt, "audio_tokens", None)
+    completion = getattr(usage, "completion_tokens_details", None)
+    event.reasoning_tokens = getattr(completion, "reasoning_tokens", None)
+    event.audio_output_tokens = getattr(completion, "audio_tokens", None)
+    event.service_tier = getattr(response, "service_tier", None) or getattr(usage, "service_tier", None)
 
 
-def _count(details: Any, name: str) -> int | None:
-    value = getattr(details, name, None)
-    return value if isinstance(value, int) else None
+def _rate_limit_headers(response: Any) -> dict[str, str] | None:
+    # Where litellm keeps the headers of every provider's answer, with a mark on those that are the provider's own.
+    hidden = getattr(response, "_hidden_params", None)
+    kept = cast("dict[str, Any]", hidden).get("additional_headers") if isinstance(hidden, dict) else None
+    if not isinstance(kept, dict):
+        return None
+    own = {name.removeprefix("llm_provider-"): value for name, value in cast("dict[str, str]", kept).items()}
+    return {name: own[name] for name in own if name.startswith(("x-ratelimit-", "anthropic-ratelimit-"))} or None
 
 
 def _translate(exc: Any, openai: Any, outer: BaseException | None) -> LLMError:

@@ -123,6 +123,7 @@ def answer(
     finish_reason: str = "stop",
     model: str | None = None,
     delay: float = 0.0,
+    headers: Mapping[str, str] | None = None,
 ) -> Step:
     """A chat completion.
 
@@ -135,6 +136,7 @@ def answer(
         finish_reason: Of the only choice.
         model: The model that says it answered; by default the one that was asked.
         delay: Seconds until the answer.
+        headers: To be added, such as `{"x-ratelimit-remaining-requests": "3"}`.
 
     Raises:
         ValueError: If a count is negative, or a part is larger than its whole.
@@ -146,7 +148,7 @@ def answer(
         "logprobs": None,
         "finish_reason": finish_reason,
     }
-    return Step(200, lambda received: _completion(received, [choice], usage, model), delay=delay)
+    return Step(200, lambda received: _completion(received, [choice], usage, model), dict(headers or {}), delay)
 
 
 def truncated(text: str = "The answer is", *, prompt_tokens: int = 12, completion_tokens: int = 5) -> Step:
@@ -300,6 +302,7 @@ def anthropic_answer(
     cache_creation_input_tokens: int = 0,
     stop_reason: str = "end_turn",
     delay: float = 0.0,
+    headers: Mapping[str, str] | None = None,
 ) -> Step:
     """A message in the shape of Anthropic's `/v1/messages`, whose `input_tokens` leave the cached ones out."""
     usage = {
@@ -323,7 +326,7 @@ def anthropic_answer(
             }
         )
 
-    return Step(200, message, delay=delay)
+    return Step(200, message, dict(headers or {}), delay)
 
 
 def anthropic_error(status: int, message: str | None = None, headers: Mapping[str, str] | None = None) -> Step:

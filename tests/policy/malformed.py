@@ -57,6 +57,36 @@ policies:
 """,
         ["4:23: policies.fast.retry.backoff.bsae: unknown key, did you mean 'base'?"],
     ),
+    "several_in_one_section": (
+        """\
+version: 1
+breakers:
+  b: {window: 30, failure_ratio: 0, min_calls: 0, name: x}
+limits:
+  l: {requests: 0, tokens: 0}
+""",
+        [
+            '3:15: breakers.b.window: a duration needs a unit; did you mean "30s"?',
+            "3:34: breakers.b.failure_ratio: expected a number above 0, and at most 1",
+            "3:48: breakers.b.min_calls: expected a whole number of at least 1",
+            "3:51: breakers.b.name: only code can give it",
+            "5:17: limits.l.requests: expected a whole number of at least 1, or none",
+            "5:28: limits.l.tokens: expected a whole number of at least 1, or none",
+        ],
+    ),
+    "no_such_path": (
+        """\
+version: 1
+enforce: {require: [zzz]}
+""",
+        [
+            (
+                "2:21: enforce.require[0]: there is no 'zzz'; expected one of attempt_timeout, breaker, budget, cache, "
+                "deadline, fallbacks, hedge, limit, meter, retry, spending, trace, validate, or a path below one of "
+                "them"
+            )
+        ],
+    ),
     "several_at_once": (
         """\
 version: 1
@@ -890,9 +920,63 @@ trace: {cost_tiers: [0.1, 0.2, 0.3]}
     "code_only": (
         """\
 version: 1
-cache: {store: redis}
+cache: {accept: len}
+breakers: {b: {name: mine}}
 """,
-        ["2:9: cache.store: only code can give it"],
+        ["2:9: cache.accept: only code can give it", "3:16: breakers.b.name: only code can give it"],
+    ),
+    "store_without_a_port": (
+        """\
+version: 1
+cache: {store: "redis://user:secret@host:port/0"}
+limits: {l: {requests: 1, store: "redis://user:secret@[::1"}}
+""",
+        [
+            "2:16: cache.store: the host or the port of the URL cannot be read",
+            '3:34: limits.l.store: expected the URL of a Redis server, such as "redis://host:6379/0"',
+        ],
+    ),
+    "store_without_scheme": (
+        """\
+version: 1
+cache: {store: redis}
+limits: {l: {requests: 1, store: "localhost:6379"}}
+""",
+        [
+            "2:16: cache.store: expected a URL that begins with memory://, sqlite:///, redis://, rediss://, unix://",
+            '3:34: limits.l.store: expected the URL of a Redis server, such as "redis://host:6379/0"',
+        ],
+    ),
+    "spending_in_nothing": (
+        """\
+version: 1
+spending: {daily: {usd: -1}, weekly: {usd: ten}, monthly: {usd: 5, scope: tenant}, ever: {usd: 1, zone: UTC}}
+""",
+        [
+            "2:25: spending.daily.usd: expected a finite number of dollars, 0 or more",
+            "2:44: spending.weekly.usd: expected a number, not 'ten'",
+            '2:75: spending.monthly.scope: expected "global", "model", or a tag as in "tag:tenant"',
+        ],
+    ),
+    "spending_of_nobody": (
+        """\
+version: 1
+policies: {default: {spending: daily}, other: {spending: [daily]}}
+""",
+        [
+            "2:32: policies.default.spending: expected a list, not 'daily'",
+            "2:59: policies.other.spending[0]: there is no 'daily' in spending",
+        ],
+    ),
+    "meter_of_what": (
+        """\
+version: 1
+meter: {on_unknown_price: warm, leger: x}
+""",
+        [
+            "2:27: meter.on_unknown_price: there is no 'warm', did you mean 'warn'?",
+            "2:33: meter.leger: unknown key, did you mean 'ledger'?",
+        ],
     ),
     "enforce_unknown_path": (
         """\
@@ -960,8 +1044,8 @@ enforce:
 """,
         [
             (
-                "3:20: policies.default.retry.errors.overloaded.backoff.cap: 1m is more than the 30s of "
-                "enforce.max (FILE:5:32)"
+                "3:20: policies.default.retry.errors.overloaded.backoff.cap: 1m, the default, is more "
+                "than the 30s of enforce.max (FILE:5:32)"
             )
         ],
     ),
@@ -988,7 +1072,7 @@ version: 1
 cache: {sampled: true}
 enforce: {forbid: [cache.sampled]}
 """,
-        ["2:18: cache.sampled: forbidden by enforce.forbid (FILE:3:20)"],
+        ["2:18: cache.sampled: true is forbidden by enforce.forbid (FILE:3:20)"],
     ),
     "rule_without_policy_and_no_default": (
         """\
@@ -1109,7 +1193,7 @@ version = 1
 [policies.fast]
 deadline = 07:32:00
 """,
-        ["3:12: policies.fast.deadline: a date or a time of day has no meaning here"],
+        ["3:12: policies.fast.deadline: a date or a time of day has no meaning here; write it in quotes"],
     ),
     "infinite": (
         """\

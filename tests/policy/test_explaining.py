@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import io
 import json
+import math
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -357,6 +358,14 @@ def test_the_fallbacks_that_take_over(policy_of, kind):
     assert tuple(each.model for each in call.inferences) == ("a", *said)
 
 
+def test_a_prompt_that_is_too_long_goes_to_larger_models_only(policy_of):
+    models = ["openai/gpt-4o-mini", "openai/gpt-4.1", "anthropic/claude-sonnet-4-5", "own/model"]
+    policy = policy_of(fallbacks=[{"from": "openai/gpt-4o", "to": models, "when": ["context_too_long", "overloaded"]}])
+    effective = at(policy, "openai/gpt-4o")
+    assert explain(effective, error="context_too_long").failure.fallbacks == ("openai/gpt-4.1", "own/model")
+    assert explain(effective, error="overloaded").failure.fallbacks == tuple(models)
+
+
 # Worst cases, by hand
 
 
@@ -526,8 +535,8 @@ def test_classes_are_listed_where_they_differ(policy_of):
 def test_layers_come_in_the_canonical_order():
     explanation = explain(at(Policy.load(PRODUCTION, environment={}), "openai/gpt-4o-mini"))
     assert list(dict.fromkeys(each.layer for each in explanation.settings)) == [
-        "Trace", "Deadline", "Cache", "Validate", "Fallback", "Hedge", "Retry", "RetryBudget", "Breaker", "RateLimit",
-        "Timeout",
+        "Trace", "Deadline", "Cache", "Validate", "Fallback", "Hedge", "Budget", "Retry", "RetryBudget", "Breaker",
+        "RateLimit", "Timeout", "Meter",
     ]  # fmt: skip
 
 
@@ -553,7 +562,7 @@ def test_text_fits_a_terminal(model, error):
 def test_text():
     """As an operator reads it: who, why, what then, and at what price."""
     _, text = explained("openai/gpt-4o", "503")
-    assert "rule    openai/*  (production.yaml:53:14)" in text
+    assert "rule    openai/*  (production.yaml:59:14)" in text
     assert "        2  0s to 2s         0s to 32s      retried\n" in text
     assert "        4  0s to 8s         0s to 1m       gives up: no attempts left\n" in text
     assert "breaker         each counts as a failure\n" in text
@@ -583,7 +592,7 @@ def test_json():
     code, text = explained(error="429", format="json")
     read = json.loads(text)
     assert code == 0
-    assert read["rule"]["match"] == "openai/gpt-4o-mini*"
+    assert read["rule"] == {"index": 0, "match": "openai/gpt-4o-mini*", "origin": f"{PRODUCTION}:58:14"}
     assert read["failure"]["kind"] == "rate_limited"
     assert read["failure"]["attempts"][1]["wait"] == {"least": 0, "most": 2}
     assert read["worst"]["requests"] == {"value": 32, "formula": "2 asks x (4 + 6 + 6)"}
@@ -600,7 +609,17 @@ def test_the_host_s_retries_count_as_well():
     assert explained(max_requests=32, host_retries=1)[0] == 1
 
 
-@pytest.mark.parametrize("options", [{"error": "4299"}, {"host_retries": -1}, {"input_tokens": -1}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"error": "4299"},
+        {"host_retries": -1},
+        {"input_tokens": -1},
+        {"retry_after": -1.0},
+        {"retry_after": math.inf},
+        {"retry_after": math.nan},
+    ],
+)
 def test_arguments_that_make_no_sense(capsys, options):
     assert explained(**options) == (2, "")
     assert capsys.readouterr().err.startswith("overcoat explain: ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,14 @@ def test_unreadable(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(Path, "open", refuse)
+    (tmp_path / "policy.yaml").touch()
     assert mistakes(tmp_path / "policy.yaml") == ["cannot be read: Permission denied"]
+
+
+def test_a_pipe(tmp_path):
+    """Nobody waits for its other end."""
+    os.mkfifo(tmp_path / "policy.yaml")
+    assert mistakes(tmp_path / "policy.yaml") == ["cannot be read: it is no regular file"]
 
 
 def test_a_name_that_no_system_has():
@@ -174,6 +182,7 @@ def test_check_in_json(tmp_path, capsys):
             "line": 5,
             "column": 7,
             "path": "policies.fast.retry.atempts",
+            "severity": "error",
             "message": "unknown key, did you mean 'max_attempts'?",
         },
         {
@@ -181,6 +190,7 @@ def test_check_in_json(tmp_path, capsys):
             "line": None,
             "column": None,
             "path": "caches",
+            "severity": "error",
             "message": "there is nothing of this name, did you mean OVERCOAT_CACHE?",
         },
     ]
@@ -190,3 +200,51 @@ def test_check_in_json(tmp_path, capsys):
 def test_check_of_a_good_file(form, printed, capsys):
     assert check(PRODUCTION / "production.yaml", form, environment={}) == 0
     assert capsys.readouterr().out == printed
+
+
+HANGING = """\
+version: 1
+breakers: {b: {}}
+policies:
+  careful: {breaker: b, attempt_timeout: 10s}
+  heir: {extends: careful, attempt_timeout: none}
+  without: {extends: heir, breaker: none}
+  patient: {deadline: 60s, breaker: b}
+"""
+
+
+def test_check_warns_of_what_is_seldom_meant(tmp_path, capsys):
+    """It is no mistake: the exit code is 0."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(HANGING)
+    assert check(path, environment={}) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.partition(": a breaker without")[0] for line in lines] == [
+        f"{path}:4:22: warning: policies.careful.breaker",  # where its heir has it from
+        f"{path}:7:37: warning: policies.patient.breaker",
+    ]
+    assert check(path, "json", environment={}) == 0
+    assert [each["severity"] for each in json.loads(capsys.readouterr().out)] == ["warning", "warning"]
+
+
+def test_check_warns_of_targets_that_take_no_longer_prompts(tmp_path, capsys):
+    """Where both are known; and where it is for something else, the size of the window is no matter."""
+    path = tmp_path / "policy.yaml"
+    path.write_text(
+        "version: 1\nfallbacks:\n"
+        "  - {from: openai/gpt-4o, to: [openai/gpt-4.1, openai/gpt-4o-mini, own/model], when: [context_too_long]}\n"
+        "  - {from: openai/gpt-4.1, to: [own/other, openai/gpt-4], when: [overloaded]}\n"
+        "  - {from: openai/*, to: [openai/gpt-4o-mini], when: [context_too_long]}\n"
+    )
+    assert check(path, environment={}) == 0
+    assert capsys.readouterr().out == (
+        f"{path}:3:48: warning: fallbacks[0].to[1]: it takes no longer prompts than openai/gpt-4o, and is not asked "
+        "for context_too_long\n"
+    )
+
+
+def test_check_says_what_is_wrong_first(tmp_path, capsys):
+    path = tmp_path / "policy.yaml"
+    path.write_text(HANGING + "cach: {}\n")
+    assert check(path, environment={}) == 1
+    assert "warning" not in capsys.readouterr().out

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overcoat import Deadline, Hedge, PolicyError, Retry, Timeout
+from overcoat import Deadline, Hedge, PolicyError, Retry, Timeout, Trace
 from overcoat.layers.breaker import Breaker
 from overcoat.layers.retry import RetryBudget
 from overcoat.policy import Policy
@@ -93,6 +93,14 @@ def write(tmp_path):
 )
 def test_the_first_rule_that_matches(model, name, small):
     assert load(small).for_model(model).name == name
+
+
+def test_which_rule_it_was(small):
+    rules = {model: load(small).for_model(model).rule for model in ("openai/a-mini", "openai/a", "claude")}
+    first, second = rules["openai/a-mini"], rules["openai/a"]
+    assert (first.index, first.match, first.origin.rpartition("/")[2]) == (0, "openai/*-mini", "small.yaml:25:13")
+    assert (second.index, second.match, second.origin.rpartition("/")[2]) == (1, "openai/*", "small.yaml:26:13")
+    assert rules["claude"] is None
 
 
 def test_inheritance_is_by_key(small):
@@ -293,9 +301,10 @@ def test_a_layer_replaces_the_whole(small):
     assert effective.value("retry.max_attempts") == 2
 
 
-def test_a_budget_of_a_layer_is_the_budget(small):
+@pytest.mark.parametrize("given", [lambda budget: Retry(budget=budget), lambda budget: {"budget": budget}])
+def test_a_budget_of_a_layer_is_the_budget(given, small):
     budget = RetryBudget(ratio=0.5)
-    effective = load(small).for_model("x", retry=Retry(budget=budget))
+    effective = load(small).for_model("x", retry=given(budget))
     assert effective.value("budget.ratio") == 0.5
     (retry,) = [layer for layer in effective.layers() if isinstance(layer, Retry)]
     assert retry.budget == budget
@@ -323,6 +332,7 @@ def test_none_takes_a_layer_out(none, small):
         ({"deadline": -1}, "code: deadline: -1 must be 0 or more"),
         ({"breaker": "quik"}, "code: breaker: there is no 'quik' in breakers, did you mean 'quick'?"),
         ({"budget": "shared"}, "code: budget: there is no 'shared' in budgets"),
+        ({"retry": {"budget": 3}}, "code: budget: expected a mapping, not 3"),
         ({"meter": {"price": 1}}, "code: meter.price: unknown key, did you mean 'prices'?"),
         ({"hedge": {"max_extra": 0}}, "code: hedge.max_extra: expected a whole number of at least 1"),
     ],
@@ -380,7 +390,7 @@ def test_where_the_file_has_nothing_to_name(write):
             "limit.requests: locked at 500 by enforce.locked (FILE), but given as 501",
         ),
         ({"breaker": None}, "breaker: required by enforce.require (FILE), and not there"),
-        ({"cache": {"sampled": True}}, "cache.sampled: forbidden by enforce.forbid (FILE)"),
+        ({"cache": {"sampled": True}}, "cache.sampled: true is forbidden by enforce.forbid (FILE)"),
     ],
 )
 def test_code_cannot_loosen_what_is_enforced(overrides, message, tmp_path):
@@ -469,8 +479,16 @@ def test_a_ceiling_holds_for_what_stays_unsaid(write):
     """The backoff that suits an overloaded provider waits up to a minute, unless the policy says otherwise."""
     path = write("policies: {default: {retry: {}}}\nenforce: {max: {retry: {backoff: {cap: 30s}}}}\n")
     (line,) = refused(path)
-    assert "retry.errors.overloaded.backoff.cap: 1m is more than the 30s of enforce.max" in line
+    assert "retry.errors.overloaded.backoff.cap: 1m, the default, is more than the 30s of enforce.max" in line
     load(write("policies: {default: {retry: {backoff: {cap: 30s}}}}\nenforce: {max: {retry: {backoff: {cap: 30s}}}}\n"))
+
+
+def test_what_is_beyond_a_ceiling_is_said_once(write):
+    """And not for each class of errors, which has it from there."""
+    (line,) = refused(
+        write("policies: {default: {retry: {backoff: {cap: 2m}}}}\nenforce: {max: {retry: {backoff: {cap: 30s}}}}\n")
+    )
+    assert line.endswith("retry.backoff.cap: 2m is more than the 30s of enforce.max (policy.yaml:3:40)")
 
 
 def test_a_ceiling_is_no_mistake_where_the_layer_is_missing(write):
@@ -495,6 +513,22 @@ def test_the_switch_can_be_locked(write):
     path = write("enforce: {locked: [enabled]}\n")
     assert refused(path, ENABLED="false") == ["env OVERCOAT_ENABLED: enabled: locked by enforce.locked"]
     assert load(path, ENABLED="true").enabled
+
+
+@pytest.mark.parametrize("content", ["spans", "events", "spans and events", "environment"])
+def test_the_capture_of_contents_can_be_forbidden(content, write):
+    """Then the file says that there is none, and nobody can say otherwise, nor leave it to OpenTelemetry's variable."""
+    small = "enforce: {forbid: [trace.content]}\n"
+    assert refused(write(small)) == [
+        "policy.yaml:2:10: trace.content: 'environment', the default, is forbidden by enforce.forbid (policy.yaml:2:20)"
+    ]
+    path = write(f"trace: {{content: none}}\n{small}")
+    said = f"trace.content: '{content}' is forbidden by enforce.forbid"
+    assert refused(path, TRACE__CONTENT=content)[0].startswith(f"env OVERCOAT_TRACE__CONTENT: {said}")
+    for trace in ({"content": content}, Trace(content=content)):
+        with pytest.raises(PolicyError, match=f"code: {said}"):
+            load(path).for_model("m", trace=trace)
+    assert load(path).for_model("m", trace={"attempts": "always"}).value("trace.content") == "none"
 
 
 @given(

@@ -14,6 +14,7 @@ import pytest
 import yaml
 
 from overcoat.layers.breaker import Breaker
+from overcoat.layers.budget import Budget
 from overcoat.layers.cache import Cache
 from overcoat.layers.deadline import Deadline
 from overcoat.layers.fallback import Fallback
@@ -32,7 +33,7 @@ from overcoat.policy.schema import schema
 from .malformed import YAML
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "policies"
-LAYERS = [Breaker, Cache, Deadline, Fallback, Hedge, Meter, RateLimit, Retry, Timeout, Trace, Validate]
+LAYERS = [Breaker, Budget, Cache, Deadline, Fallback, Hedge, Meter, RateLimit, Retry, Timeout, Trace, Validate]
 PARTS = [Backoff, OnError, RetryBudget, ServerDelay]
 
 VALIDATOR = jsonschema.Draft202012Validator(schema())
@@ -67,11 +68,14 @@ def test_every_field_of_every_layer_is_for_files_or_for_code(made):
 def test_what_only_code_can_give():
     """A decision for each: what is added here cannot be had by those who have the file only."""
     assert {made.__name__: set(names) for made, names in FOR_CODE_ONLY.items()} == {
-        "Cache": {"store"},
+        "Breaker": {"name"},
+        "RateLimit": {"name"},
+        "RetryBudget": {"name"},
+        "Budget": {"name", "limits", "on_alert", "prices"},
+        "Cache": {"accept", "random"},
         "Fallback": {"to"},
-        "Meter": {"prices"},
         "Retry": {"budget", "random"},
-        "Trace": {"tracer_provider", "meter_provider"},
+        "Trace": {"logger_provider", "meter_provider", "redact", "tracer_provider"},
         "Validate": {"check"},
     }
 

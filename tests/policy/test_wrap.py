@@ -9,6 +9,7 @@ import pytest
 
 from overcoat import (
     AnswerRejected,
+    Budget,
     Cache,
     CircuitOpen,
     Deadline,
@@ -68,7 +69,7 @@ def test_all_that_the_file_says_in_the_canonical_order():
         ScriptedClient("a", model_name="openai/gpt-4o-mini"), PRODUCTION, client_for=lambda name: ScriptedClient("b")
     )
     assert types_of(client) == [
-        Trace, Deadline, Cache, Validate, Fallbacks, Hedge, Retry, Breaker, RateLimit, Timeout, Meter,
+        Trace, Deadline, Cache, Validate, Fallbacks, Hedge, Budget, Retry, Breaker, RateLimit, Timeout, Meter,
     ]  # fmt: skip
     assert ask(client) == "a"
 

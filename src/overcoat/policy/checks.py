@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from graphlib import CycleError, TopologicalSorter
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from pydantic.fields import FieldInfo
 
 from overcoat.arithmetic.durations import seconds
+from overcoat.classification import Kind
 from overcoat.layers.breaker import Breaker
-from overcoat.layers.fallback import CAUSES, Fallback
-from overcoat.policy.derivation import duration_text
+from overcoat.layers.budget import Budget
+from overcoat.layers.fallback import CAUSES, Fallback, takes_more
+from overcoat.policy.derivation import duration_text, settings_of
+from overcoat.policy.effective import TERMS
 from overcoat.policy.problems import Path, Problem, did_you_mean
 from overcoat.policy.schema import MOST_RULES
-from overcoat.policy.tree import Node
+from overcoat.policy.shape import is_duration, keys_of
+from overcoat.policy.tree import NONE, Node
 
 MOST_ATTEMPTS = 10
 """More than that repeats a failure that does not pass (Spring AI's default is the highest among those surveyed)."""
@@ -29,11 +35,28 @@ def check(tree: Node) -> Iterator[Problem]:
     policies = _entries(tree, "policies")
     for policy in policies.values():
         yield from _references(tree, policy, _NAMED)
+        yield from _spending(tree, policy)
         yield from _times(tree, policy)
         yield from _attempts(policy)
     yield from _rules(tree)
     yield from _without_rule(tree)
     yield from _fallbacks(tree)
+
+
+def warnings(tree: Node) -> Iterator[Problem]:
+    """Yield what is allowed in *tree*, whose policies are complete and make sense, and seldom meant."""
+    for policy in _entries(tree, "policies").values():
+        breaker, timeout = policy.get("breaker"), policy.get("attempt_timeout")
+        if breaker is not None and breaker.text is not None and (timeout is None or timeout.text is None):
+            yield breaker.problem(
+                "a breaker without an attempt_timeout: while a probe hangs, its circuit stays half open"
+            )
+    for rule in _fallback_rules(tree):
+        for target in rule.targets if Kind.CONTEXT_TOO_LONG in rule.when else ():
+            if not takes_more(target.text, rule.source.text):
+                yield target.problem(
+                    f"it takes no longer prompts than {rule.source.text}, and is not asked for context_too_long"
+                )
 
 
 def _references(tree: Node, node: Node, sections: Mapping[str, str]) -> Iterator[Problem]:
@@ -42,6 +65,39 @@ def _references(tree: Node, node: Node, sections: Mapping[str, str]) -> Iterator
         name = reference.text if reference is not None else None
         if reference is not None and name is not None and name not in _entries(tree, section):
             yield reference.problem(f"there is no {name!r} in {section}{did_you_mean(name, _entries(tree, section))}")
+
+
+def _spending(tree: Node, policy: Node) -> Iterator[Problem]:
+    listed, known = policy.get("spending"), _entries(tree, "spending")
+    names = [each for each in (listed.items if listed is not None else ()) if each.text is not None]
+    seen: list[Node] = []
+    for name in names:
+        text = str(name.text)
+        if text not in known:
+            yield name.problem(f"there is no {text!r} in spending{did_you_mean(text, known)}")
+        elif any(text == before.text for before in seen):
+            yield name.problem(f"{text!r} is in the list already")
+        elif seen:
+            yield from _agreement(name, known[text], known[str(seen[0].text)])
+        if text in known:
+            seen.append(name)
+
+
+def _agreement(name: Node, limit: Node, first: Node) -> Iterator[Problem]:
+    for key, info in keys_of(settings_of(Budget)).items():
+        if key not in TERMS and _setting(limit, key, info) != _setting(first, key, info):
+            yield name.problem(
+                f"it has another {key} than {first.path[-1]!r} ({first.origin}), with which it is reserved"
+            )
+
+
+def _setting(limit: Node, key: str, info: FieldInfo) -> Any:
+    node = limit.get(key)
+    if node is None:
+        return info.default
+    if node.value == NONE:
+        return None
+    return _seconds(node) if is_duration(info) else node.plain()
 
 
 def _times(tree: Node, policy: Node) -> Iterator[Problem]:

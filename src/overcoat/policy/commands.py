@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Literal
 
 from overcoat.errors import PolicyError
+from overcoat.policy.checks import warnings
 from overcoat.policy.loading import Policy
-from overcoat.policy.problems import Problem
+from overcoat.policy.problems import Problem, in_order
 from overcoat.policy.schema import schema
 
 OK, FAILED = 0, 1
@@ -26,7 +27,8 @@ def check(
     """Print every mistake in a policy file, and in the OVERCOAT_* variables that lie over it; return the exit code.
 
     As text, a mistake is a line: "file:line:column: path: what is wrong". As JSON, it is an object in a list, with
-    `file`, `line` and `column` (from 1; null outside of files), `path` and `message`.
+    `file`, `line` and `column` (from 1; null outside of files), `path`, `severity` and `message`. Where there is no
+    mistake, there may be warnings: "file:line:column: warning: path: what is seldom meant".
 
     Args:
         path: Of the file.
@@ -36,12 +38,19 @@ def check(
     Returns:
         0 where there is no mistake, else 1.
     """
-    problems = _problems(path, environment)
+    mistakes: Sequence[Problem] = ()
+    unusual: Sequence[Problem] = ()
+    try:
+        unusual = in_order(warnings(Policy.load(Path(path), environment=environment).document))
+    except PolicyError as error:
+        mistakes = error.problems
     if format == "json":
-        sys.stdout.write(json.dumps([_object(problem) for problem in problems], indent=2) + "\n")
+        listed = [*(_object(each, "error") for each in mistakes), *(_object(each, "warning") for each in unusual)]
+        sys.stdout.write(json.dumps(listed, indent=2) + "\n")
     else:
-        sys.stdout.writelines(f"{problem}\n" for problem in problems)
-    return FAILED if problems else OK
+        sys.stdout.writelines(f"{each}\n" for each in mistakes)
+        sys.stdout.writelines(f"{each.origin}: warning: {each.path}: {each.message}\n" for each in unusual)
+    return FAILED if mistakes else OK
 
 
 def print_schema() -> int:
@@ -50,20 +59,13 @@ def print_schema() -> int:
     return OK
 
 
-def _problems(path: str | os.PathLike[str], environment: Mapping[str, str] | None) -> Sequence[Problem]:
-    try:
-        Policy.load(Path(path), environment=environment)
-    except PolicyError as error:
-        return error.problems
-    return ()
-
-
-def _object(problem: Problem) -> dict[str, object]:
+def _object(problem: Problem, severity: str) -> dict[str, object]:
     origin = problem.origin
     return {
         "file": origin.source,
         "line": origin.line,
         "column": origin.column,
         "path": problem.path,
+        "severity": severity,
         "message": problem.message,
     }

@@ -6,7 +6,8 @@ import dataclasses
 import inspect
 import re
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Union, cast, get_args, get_origin, get_type_hints
 
@@ -25,28 +26,46 @@ from pydantic import (
 
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.classification import Kind
+from overcoat.layers.breaker import Breaker
+from overcoat.layers.budget import Budget, Limit
 from overcoat.layers.cache import Cache
 from overcoat.layers.fallback import CAUSES, Fallback
 from overcoat.layers.meter import Meter
-from overcoat.layers.retry import Backoff, OnError, Retry
+from overcoat.layers.rate_limit import RateLimit
+from overcoat.layers.retry import Backoff, OnError, Retry, RetryBudget
 from overcoat.layers.trace import Trace
 from overcoat.layers.validate import Validate
 from overcoat.policy.tree import NONE
+from overcoat.shared import is_url
 
 Setting = tuple[Any, Any]
 """What pydantic takes for a field: its type, and its `Field`."""
 
 FOR_CODE_ONLY: Mapping[type, frozenset[str]] = {
-    Cache: frozenset({"store"}),
+    # What a file has by a name has that name.
+    Breaker: frozenset({"name"}),
+    RateLimit: frozenset({"name"}),
+    RetryBudget: frozenset({"name"}),
+    Budget: frozenset({"name", "limits", "on_alert", "prices"}),  # several limits are several names; prices are Meter's
+    Cache: frozenset({"accept", "random"}),
     Fallback: frozenset({"to"}),  # clients; a file names models instead
-    Meter: frozenset({"prices"}),
     Retry: frozenset({"budget", "random"}),  # a file names one of its `budgets` instead
-    Trace: frozenset({"tracer_provider", "meter_provider"}),
+    Trace: frozenset({"redact", "tracer_provider", "meter_provider", "logger_provider"}),
     Validate: frozenset({"check"}),
 }
-"""Fields that no text can hold: functions, clients, stores and providers. Every other field is in the file."""
+"""Fields that no text can hold: functions, clients and providers. Every other field is in the file."""
 
-_CODE_TYPES = {"TracerProvider": object, "MeterProvider": object}  # imported for type checkers only
+TEXT_OR_OBJECT: Mapping[type, frozenset[str]] = {
+    Budget: frozenset({"store"}),
+    Cache: frozenset({"store"}),
+    Meter: frozenset({"ledger", "prices"}),
+}
+"""Fields that a file has as text, and code may give as an object as well."""
+
+# Names that are imported for type checkers only, in the modules of the layers or behind their types.
+_CODE_TYPES: dict[str, Any] = dict.fromkeys(
+    ("Ledger", "LoggerProvider", "MeterProvider", "Rates", "TracerProvider"), object
+)
 
 DURATION_PATTERN = r"^(\d+(\.\d+)?(ms|s|m|h|d))+$"
 NAME_PATTERN = r"^[a-z][a-z0-9_]*$"
@@ -90,6 +109,38 @@ def _no_keyword(value: str) -> str:
         raise ValueError(f"{NONE!r} means that there is none, and can be no name")
     return value
 
+
+def _window(value: object, info: ValidationInfo) -> object:
+    from_code = bool(info.context and info.context.get("from_code"))
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return f"{value:g}s" if number and from_code else value
+
+
+def _store(*schemes: str) -> Any:
+    """Return the type of a store's URL with one of those *schemes*."""
+
+    def check(value: str) -> str:
+        # Without the value, which may have a password in it.
+        if not value.startswith(schemes):
+            raise ValueError(f"expected a URL that begins with {', '.join(schemes)}")
+        if not is_url(value, schemes):
+            raise ValueError("the host or the port of the URL cannot be read")
+        return value
+
+    schema: dict[str, Any] = {
+        "pattern": f"^({'|'.join(schemes)})",
+        "examples": ["sqlite:///overcoat.db", "redis://localhost:6379/0"],
+    }
+    return Annotated[str, AfterValidator(check), Field(json_schema_extra=schema)]
+
+
+_SHARED = ("sqlite:///", "redis://", "rediss://", "unix://")
+
+_WINDOWS: dict[str, Any] = {"examples": ["1h", "7d", "calendar day", "calendar month"]}
+WindowText = Annotated[str, BeforeValidator(_window), Field(json_schema_extra=_WINDOWS)]
+"""A duration, or a piece of the calendar: `Budget` itself knows which there are."""
+
+Dollars = Annotated[float, BeforeValidator(lambda value: float(value) if isinstance(value, Decimal) else value)]
 
 Name = Annotated[str, StringConstraints(pattern=NAME_PATTERN), AfterValidator(_no_keyword)]
 Text = Annotated[str, StringConstraints(min_length=1)]
@@ -135,7 +186,7 @@ class Settings(Section):
     def make(self, **for_code: Any) -> Any:
         """Return the layer with the given values, and with those that only code can give."""
         names = {field.name for field in dataclasses.fields(self.makes)} & self.model_fields_set
-        return self.makes(**{name: _made(getattr(self, name)) for name in names}, **for_code)
+        return self.makes(**{name: _made(getattr(self, name)) for name in names} | for_code)
 
 
 def _made(value: Any) -> Any:
@@ -159,9 +210,34 @@ _TYPES: dict[Any, Any] = {
     **{kind: kind for kind in (bool, float, int, str)},
     Duration: DurationText,
     tuple[float, float]: Annotated[tuple[float, float], Field(strict=False)],
+    float | Decimal: Dollars,
     tuple[str, ...]: Annotated[tuple[Cause, ...], Field(strict=False)],
 }
 """What a file has for each type of a field."""
+
+_OWN_TYPES: Mapping[tuple[type, str], Any] = {
+    (Budget, "store"): optional(_store(*_SHARED)),
+    (Budget, "window"): optional(WindowText),
+    (Cache, "store"): _store("memory://", *_SHARED),
+    (Meter, "ledger"): optional(Text),
+    (Meter, "prices"): Text,
+    (Trace, "metric_tags"): Annotated[tuple[Text, ...], Field(strict=False)],
+}
+"""What it has for fields whose type does not say enough."""
+
+_OWN_DESCRIPTIONS: Mapping[tuple[type, str], str] = {
+    (
+        Budget,
+        "store",
+    ): "Where the sums lie, such as `redis://host:6379/0` or `sqlite:///path`; `none` is this process's memory.",
+    (Budget, "window"): "`1d` is the last so much time, at every moment; `calendar minute`, `calendar hour`, `calendar "
+    "day`, `calendar week` and `calendar month` are those of the clock; `none` is all of time.",
+    (Cache, "store"): "Where answers lie: `memory://`, `sqlite:///path` or `redis://host:6379/0`.",
+    (Meter, "ledger"): "Where each call is written when it has ended: the URL of a database, such as "
+    "`sqlite:///costs.db` or `postgresql://USER@HOST/DATABASE`.",
+    (Meter, "prices"): "The path of a price table, which is asked before genai-prices and litellm's map.",
+}
+"""How those are described that code can give in more ways than a file."""
 
 
 @cache
@@ -184,14 +260,20 @@ def fields_of(made: type) -> Mapping[str, Setting]:
     """
     hints = get_type_hints(made, localns=_CODE_TYPES)
     described = descriptions_of(made)
+    if made is Budget:
+        described = {**described, **descriptions_of(Limit)}  # to which its own refer
     fields: dict[str, Setting] = {}
+    required = {each.name for each in dataclasses.fields(made) if _is_required(each)}
     for each in dataclasses.fields(made):
         if each.name in FOR_CODE_ONLY.get(made, ()):
             continue
         hint: Any = hints[each.name]
-        annotation = _file_type(hint, f"{made.__name__}.{each.name}")
-        info: dict[str, Any] = {"description": described[each.name]}
-        if hint == Duration and each.default is not dataclasses.MISSING:
+        own = _OWN_TYPES.get((made, each.name))
+        annotation = _file_type(hint, f"{made.__name__}.{each.name}") if own is None else own
+        info: dict[str, Any] = {"description": _OWN_DESCRIPTIONS.get((made, each.name), described[each.name])}
+        if own is not None and not isinstance(each.default, str) and each.default != ():
+            info["default"] = None
+        elif hint == Duration and each.default is not dataclasses.MISSING:
             info["json_schema_extra"] = {"default": duration_text(seconds(each.default, each.name, zero=True))}
             info["default"] = seconds(each.default, each.name, zero=True)
         elif each.default is not dataclasses.MISSING:
@@ -199,8 +281,28 @@ def fields_of(made: type) -> Mapping[str, Setting]:
         elif each.default_factory is not dataclasses.MISSING:
             model = settings_of(cast("type", hint)) if dataclasses.is_dataclass(hint) else None
             info["default_factory"] = model or each.default_factory
+        if not required - {each.name}:
+            annotation = Annotated[annotation, AfterValidator(_judgement_of(made, each.name))]
         fields[each.name] = (annotation, Field(**info))
     return fields
+
+
+def _judgement_of(made: type, name: str) -> Callable[[Any], Any]:
+    """Return what lets *made* judge one value alone, so that a mistake beside it does not hide what is wrong there."""
+
+    def judge(value: Any) -> Any:
+        try:
+            made(**{name: _made(value)})
+        except ValueError as error:
+            if str(error).startswith(f"{made.__name__}({name}="):  # else it is about what is not there
+                raise
+        return value
+
+    return judge
+
+
+def _is_required(field: dataclasses.Field[Any]) -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _file_type(hint: Any, name: str) -> Any:

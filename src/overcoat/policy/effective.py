@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from fnmatch import fnmatchcase
 from typing import Any, cast
 
 from overcoat.client import stack
 from overcoat.layer import Client, PlacedLayer
+from overcoat.layers.budget import Budget, Limit
 from overcoat.layers.deadline import Deadline
 from overcoat.layers.fallback import Fallback
 from overcoat.layers.meter import Meter
@@ -18,10 +19,13 @@ from overcoat.layers.timeout import Timeout
 from overcoat.llm import LiteLLMClient
 from overcoat.policy.derivation import ABSENT, Section, Settings
 from overcoat.policy.fallbacks import Fallbacks
-from overcoat.policy.problems import DEFAULT, did_you_mean
+from overcoat.policy.problems import DEFAULT, did_you_mean, written
 from overcoat.policy.schema import Effective
 from overcoat.policy.shape import paths_of
 from overcoat.policy.tree import NONE, Node
+
+TERMS = frozenset(each.name for each in fields(Limit)) - {"name"}
+"""What each limit has for itself; all else those of one policy have in common, since they are reserved together."""
 
 _DIGITS = 12
 _NAMED = {"budget": "budgets", "breaker": "breakers", "limit": "limits"}
@@ -47,7 +51,15 @@ def effective_tree(document: Node, policy: str, limit: Node | None, model: str |
             named = document.get(section, str(reference.value))
             if named is not None:  # else it is reported as what it is
                 entries[key] = replace(named, key=reference.origin)
-    entries |= {key: node for key in ("cache", "trace") if (node := document.get(key)) is not None}
+    spending = entries.pop("spending", None)
+    if spending is not None and spending.items:
+        limits = [
+            replace(limit, key=name.origin)
+            for name in spending.items
+            if (limit := document.get("spending", str(name.value))) is not None
+        ]
+        entries["spending"] = replace(spending, value=limits)
+    entries |= {key: node for key in ("cache", "trace", "meter") if (node := document.get(key)) is not None}
     fallbacks = document.get("fallbacks")
     if model is not None and fallbacks is not None:
         rules = [rule for each in fallbacks.items if (rule := _fallback(each, model)) is not None]
@@ -71,6 +83,21 @@ def digest_of(settings: Section) -> str:
     return hashlib.sha256(canonical.encode()).hexdigest()[:_DIGITS]
 
 
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """The rule of `models` that chose a policy.
+
+    Attributes:
+        index: In the list, from 0.
+        match: Which models it is for.
+        origin: Where that was written.
+    """
+
+    index: int
+    match: str
+    origin: str
+
+
 @dataclass(frozen=True)
 class EffectivePolicy:
     """All that a policy says for one model.
@@ -78,6 +105,8 @@ class EffectivePolicy:
     Attributes:
         name: The policy's, in the file.
         model: The model's; None for a client that does not say.
+        rule: Of `models`, that chose the policy; None where none matched.
+        source: The file's absolute path: what it names is told apart by that from what others name so.
         digest: 12 hexadecimal digits of the values, the same wherever the same holds. It is on every call span.
         enabled: Whether layers do anything; see OVERCOAT_ENABLED.
         settings: The values, as the schema has them; durations are seconds.
@@ -88,9 +117,11 @@ class EffectivePolicy:
 
     name: str
     model: str | None
+    rule: Rule | None
+    source: str
     digest: str
     enabled: bool
-    settings: Section
+    settings: Section = field(repr=False)  # a store's URL may have a password
     tree: Node = field(repr=False)
     for_code: Mapping[str, Mapping[str, Any]] = field(repr=False)
     inner_of: Callable[[str], Sequence[PlacedLayer]] = field(repr=False)
@@ -135,20 +166,46 @@ class EffectivePolicy:
     def inner(self) -> Sequence[PlacedLayer]:
         """Return the layers that a fallback's target has of its own, by its own rule."""
         timeout = self.settings.at(("attempt_timeout",))
-        budget = self._made("budget")
+        budget = self._named("budget")
         layers = [
             self._made("hedge"),
+            self._spending(),
             self._made("retry", budget=budget) if budget is not None else self._made("retry"),
-            self._made("breaker"),
-            self._made("limit"),
+            self._named("breaker"),
+            self._named("limit"),
             None if timeout is None else Timeout(timeout),
-            Meter(**self.for_code.get("meter", {})),
+            self._made("meter"),
         ]
         return [layer for layer in layers if layer is not None]
 
     def _made(self, key: str, **more: Any) -> Any:
         section = cast("Settings | None", self.settings.at((key,)))
         return None if section is None else section.make(**self.for_code.get(key, {}), **more)
+
+    def _named(self, key: str) -> Any:
+        """Return the layer with the file's name for it, by which its state survives new settings."""
+        node = self.tree.get(key)
+        if node is None or node.path[0] != _NAMED[key]:  # it was made up by code
+            return self._made(key)
+        # Processes that share a store may have the file elsewhere; in this one, other files have the same names.
+        remote = self.settings.at((key, "store")) not in (None, ABSENT)
+        return self._made(key, name=written(node.path) if remote else f"{self.source}: {written(node.path)}")
+
+    def _spending(self) -> Budget | None:
+        for_code = dict(self.for_code.get("spending", {}))
+        if (given := for_code.pop("budget", None)) is not None:
+            return cast("Budget", given)
+        sections = cast("Sequence[Settings]", self.settings.at(("spending",)))
+        if not sections:
+            return None
+        nodes = self.tree.entries["spending"].items
+        limits = [
+            Limit(**{name: getattr(section, name) for name in TERMS}, name=str(node.path[-1]))
+            for section, node in zip(sections, nodes, strict=True)
+        ]
+        common: dict[str, Any] = {"prices": cast("Meter", self._made("meter")).prices}
+        common |= {name: getattr(sections[0], name) for name in sections[0].model_fields_set - TERMS}
+        return Budget(limits=limits, **(common | for_code))
 
     def _fallbacks(self, client_for: Callable[[str], Client]) -> PlacedLayer | None:
         rules = [

@@ -9,12 +9,17 @@ from overcoat.arithmetic.durations import seconds
 from overcoat.classification import Kind
 from overcoat.layers.retry import Retry
 from overcoat.policy.derivation import ABSENT, Section, Settings, duration_text
-from overcoat.policy.problems import Path, Problem, written
+from overcoat.policy.problems import Path, Problem, masked, written
 from overcoat.policy.schema import ENABLED, Effective
 from overcoat.policy.shape import is_duration, keys_of, paths_of
-from overcoat.policy.tree import Node
+from overcoat.policy.tree import NONE, Node
 
 _INFOS = paths_of(Effective)
+_OFF = (None, ABSENT, False, (), NONE)
+"""Values of what is not there, or not switched on."""
+
+_OF_THE_FILE = ("cache", "trace", "meter", "fallbacks")
+"""What a file says beside its policies, for all of them."""
 
 
 class Held:
@@ -48,14 +53,22 @@ class Held:
                 continue  # no value of a policy; it is for who reads the environment
             yield from self._changes(tuple(name.split(".")), self._rule("locked", index))
         for index, name in enumerate(enforce.at(("require",))):
-            if self._settings.at(tuple(name.split("."))) in (None, ABSENT, False, ()):
+            if self._settings.at(tuple(name.split("."))) in _OFF:
                 yield self._problem(
                     (name,), f"required by enforce.require ({self._rule('require', index)}), and not there"
                 )
         for index, name in enumerate(enforce.at(("forbid",))):
             path = tuple(name.split("."))
-            if self._settings.at(path) not in (None, ABSENT, False, ()):
-                yield self._problem(path, f"forbidden by enforce.forbid ({self._rule('forbid', index)})")
+            if self._settings.at(path) not in _OFF:
+                rule = f"forbidden by enforce.forbid ({self._rule('forbid', index)})"
+                value = self._settings.at(path)
+                said = "" if isinstance(value, (Section, tuple)) else f"{self._said(path, value)} "
+                yield self._problem(path, f"{said}{rule}")
+
+    def _said(self, place: Path, value: object) -> str:
+        """Return *value* as the beginning of a sentence: nobody finds in the file what is not there."""
+        default = ", the default," if self._tree.get(*place) is None else ""
+        return f"{_shown(place, value)}{default} is"
 
     def _readings(self, path: Path, *, with_defaults: bool = False) -> Mapping[Path, Any]:
         """Return the value at *path*, and those that take its place for a class of errors.
@@ -65,8 +78,9 @@ class Held:
         settings = self._settings
         found = _stated(settings, path)
         retry = cast("Settings | None", settings.at(("retry",)))
-        if with_defaults and retry is not None and path[:2] == ("retry", "backoff"):
-            layer = cast("Retry", retry.make())
+        layer = None if retry is None else cast("Retry", retry.make())
+        # Else a class has no backoff of its own but what was stated.
+        if with_defaults and layer is not None and layer.backoff is None and path[:2] == ("retry", "backoff"):
             for kind in Kind:
                 if kind.retryable:
                     backoff = layer.on(kind)[1]
@@ -92,7 +106,7 @@ class Held:
         rule = f"enforce.{which} ({self._rule(which, *path)})"
         given = f"there is none, and {rule} asks for at {most} {_shown(path, bound)}"
         if value is not None:
-            given = f"{_shown(path, value)} is {than} than the {_shown(path, bound)} of {rule}"
+            given = f"{self._said(place, value)} {than} than the {_shown(path, bound)} of {rule}"
         return self._problem(place, given)
 
     def _rule(self, *path: str | int) -> object:
@@ -100,6 +114,8 @@ class Held:
 
     def _problem(self, place: Path, message: str) -> Problem:
         node, rest = self._tree.nearest(place)
+        if node is self._tree and place[0] in _OF_THE_FILE:
+            return Problem(self._rules.origin, written(place), message)
         return Problem(node.origin, written((*node.path, *rest)), message)
 
 
@@ -137,4 +153,6 @@ def _shown(path: Path, value: Any) -> str:
     info = _INFOS.get(".".join(str(step) for step in path))
     if info is not None and is_duration(info):
         return duration_text(value)
-    return str(value).lower() if isinstance(value, bool) else repr(value)
+    if isinstance(value, tuple):
+        return f"[{', '.join(_shown(path, each) for each in cast('tuple[object, ...]', value))}]"
+    return str(value).lower() if isinstance(value, bool) else masked(repr(value))

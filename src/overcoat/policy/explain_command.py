@@ -8,13 +8,12 @@ import sys
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
-from fnmatch import fnmatchcase
 from itertools import groupby
 from pathlib import Path
 from typing import Literal, TextIO
 
 from overcoat.errors import PolicyError
-from overcoat.policy.explaining import Explanation, OnFailure, Rule, explain
+from overcoat.policy.explaining import Explanation, OnFailure, explain
 from overcoat.policy.loading import Policy
 from overcoat.policy.worst_case import Figure, Range, duration, money
 
@@ -86,7 +85,6 @@ def run_explain(
             host_retries=host_retries,
             input_tokens=input_tokens,
             output_tokens=output_tokens,
-            rule=_rule(policy, model),
         )
     except PolicyError as mistakes:
         print(mistakes, file=sys.stderr)
@@ -104,15 +102,6 @@ def run_explain(
         print(f"overcoat explain: {explanation.requests} requests are more than {max_requests}", file=sys.stderr)
         return FAILED
     return OK
-
-
-def _rule(policy: Policy, model: str | None) -> Rule | None:
-    rules = policy.document.get("models")
-    for rule in rules.items if rules is not None else ():
-        match = rule.entries["match"]
-        if fnmatchcase(model or "", str(match.value)):
-            return Rule(str(match.value), str(match.origin))
-    return None
 
 
 def render(explanation: Explanation, width: int = 80) -> str:

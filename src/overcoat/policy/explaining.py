@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from decimal import Decimal
 from typing import Any, cast
 
+from overcoat.accounting import Usage
 from overcoat.arithmetic.durations import seconds
 from overcoat.classification import Kind
 from overcoat.layer import PlacedLayer
 from overcoat.layers.breaker import OUTCOMES
-from overcoat.layers.meter import Meter, PriceSource
+from overcoat.layers.fallback import takes_more
+from overcoat.layers.meter import Meter
 from overcoat.layers.retry import Backoff, Retry
 from overcoat.policy.derivation import Section, settings_of
-from overcoat.policy.effective import EffectivePolicy
-from overcoat.policy.problems import CODE, did_you_mean
+from overcoat.policy.effective import EffectivePolicy, Rule
+from overcoat.policy.problems import CODE, did_you_mean, masked
 from overcoat.policy.schema import Effective
-from overcoat.policy.shape import annotation_of, is_duration, paths_of, section_of
+from overcoat.policy.shape import annotation_of, is_duration, keys_of, paths_of, section_of
 from overcoat.policy.tree import NONE
 from overcoat.policy.worst_case import (
     RETRYABLE,
+    Ceiling,
     Inner,
     OfAModel,
     Range,
@@ -32,7 +36,7 @@ from overcoat.policy.worst_case import (
     schedule,
     worst_case,
 )
-from overcoat.record import Usage
+from overcoat.pricing.rates import PriceSource
 
 DBALLY_RETRIES = 3
 """db-ally 0.8's default of `n_retries`: an IQL generator asks so often again after an `LLMError` or a wrong answer."""
@@ -44,13 +48,15 @@ _LAYERS = {
     "Validate": "validate",
     "Fallback": "fallbacks",
     "Hedge": "hedge",
+    "Budget": "spending",
     "Retry": "retry",
     "RetryBudget": "budget",
     "Breaker": "breaker",
     "RateLimit": "limit",
     "Timeout": "attempt_timeout",
+    "Meter": "meter",
 }
-"""What a file says of each, in the canonical order. Meter is always there, and has no settings in a file."""
+"""What a file says of each, in the canonical order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,14 +73,6 @@ class Setting:
     layer: str
     path: str
     value: str
-    origin: str
-
-
-@dataclass(frozen=True, slots=True)
-class Rule:
-    """The rule of `models` that chose the policy: what it matches, and where it was written."""
-
-    match: str
     origin: str
 
 
@@ -125,7 +123,7 @@ class Explanation:
     Attributes:
         model: Its name; None for a client that does not say.
         policy: The policy's name.
-        rule: What chose it; None where no rule did, or where that is not known.
+        rule: What chose it; None where no rule did.
         digest: Of the effective policy, as on every call span.
         enabled: Whether its layers do anything at all; see OVERCOAT_ENABLED.
         settings: Every value, by layer, outermost first.
@@ -147,6 +145,12 @@ class Explanation:
     worst: WorstCase
     around: tuple[Around, ...]
     requests: int
+
+    def __str__(self) -> str:
+        """Return it as `overcoat explain` prints it, in lines of at most 80 columns."""
+        from overcoat.policy.explain_command import render  # noqa: PLC0415 - which needs this module
+
+        return render(self)
 
     def as_json(self) -> dict[str, Any]:
         """Return it as `json.dumps` takes it: durations in seconds, dollars as text with all their digits."""
@@ -178,7 +182,6 @@ def explain(
     host_retries: int = 0,
     input_tokens: int = 1000,
     output_tokens: int = 1000,
-    rule: Rule | None = None,
     now: float | None = None,
 ) -> Explanation:
     """Say what *effective* will do.
@@ -190,7 +193,6 @@ def explain(
         host_retries: How often the caller's own code calls again.
         input_tokens: Of every request, for its price.
         output_tokens: Of every request, for its price.
-        rule: The rule of `models` that chose the policy.
         now: Unix seconds, for prices that change; by default those of the clock.
 
     Raises:
@@ -203,13 +205,13 @@ def explain(
         "input_tokens": input_tokens,
         "output_tokens": output_tokens,
     }.items():
-        if value is not None and value < 0:
-            raise ValueError(f"{name}={value}: expected 0 or more")
+        if value is not None and not 0 <= value < math.inf:
+            raise ValueError(f"{name}={value}: expected a finite number, 0 or more")
     now = time.time() if now is None else now
     usage = Usage(input_tokens, output_tokens)
     enabled = effective.enabled
     layers: Sequence[PlacedLayer] = effective.inner()
-    prices = next(layer.prices for layer in layers if isinstance(layer, Meter))
+    prices = next(layer.source for layer in layers if isinstance(layer, Meter))
     rules = cast("Sequence[Section]", effective.value("fallbacks")) if enabled else ()
     models = [_of_a_model(effective.model, layers if enabled else (), prices, usage, now)]
     targets = [target for each in rules for target in each.at(("to",))]
@@ -221,12 +223,12 @@ def explain(
     if error is not None:
         kind = error if isinstance(error, Kind) else kind_of(str(error))
         inner = Inner(layers if enabled else ())
-        failure = _on_failure(kind, inner, rules, deadline, retry_after)
+        failure = _on_failure(kind, inner, _asked(effective.model, kind, rules), deadline, retry_after)
     around = tuple(_around(worst, host_retries))
     return Explanation(
         effective.model,
         effective.name,
-        rule,
+        effective.rule,
         effective.digest,
         enabled,
         tuple(_settings(effective)),
@@ -255,9 +257,8 @@ def _around(worst: WorstCase, host_retries: int) -> Iterator[Around]:
 
 
 def _on_failure(
-    kind: Kind, inner: Inner, rules: Sequence[Section], deadline: float | None, retry_after: float | None
+    kind: Kind, inner: Inner, targets: Iterator[str], deadline: float | None, retry_after: float | None
 ) -> OnFailure:
-    targets = [target for rule in rules if kind.value in rule.at(("when",)) for target in rule.at(("to",))]
     return OnFailure(
         kind,
         tuple(schedule(inner, kind, deadline=deadline, retry_after=retry_after)),
@@ -265,6 +266,16 @@ def _on_failure(
         None if inner.breaker is None else OUTCOMES.get(kind, "neither"),
         tuple(targets),
     )
+
+
+def _asked(model: str | None, kind: Kind, rules: Sequence[Section]) -> Iterator[str]:
+    """Yield who is asked in place of *model* when it, and each of them, fails as *kind*."""
+    for rule in rules:
+        failed = [model]
+        for target in rule.at(("to",)) if kind.value in rule.at(("when",)) else ():
+            if kind is not Kind.CONTEXT_TOO_LONG or all(takes_more(target, each) for each in failed):
+                failed.append(target)
+                yield target
 
 
 def _server_delay(retry: Retry | None, retry_after: float | None) -> str:
@@ -278,8 +289,8 @@ def _settings(effective: EffectivePolicy) -> Iterator[Setting]:
     known = paths_of(Effective)
     for layer, key in _LAYERS.items():
         section = section_of(annotation_of(known[key]))
-        if key == "fallbacks":
-            yield from _fallback_settings(effective, layer)
+        if key in ("fallbacks", "spending"):
+            yield from _listed(effective, layer, key)
         elif section is None or effective.value(key) is None:
             yield Setting(layer, key, _text(effective.value(key), timed=is_duration(known[key])), effective.origin(key))
         else:
@@ -290,8 +301,9 @@ def _settings(effective: EffectivePolicy) -> Iterator[Setting]:
                     yield Setting(layer, path, value, effective.origin(path))
         if key == "retry" and effective.value(key) is not None:
             yield from _class_settings(effective, layer)
-        for name in effective.for_code.get(key, ()):
-            yield Setting(layer, f"{key}.{name}", "given", str(CODE))
+        for name, given in effective.for_code.get(key, {}).items():
+            if given is not None:
+                yield Setting(layer, f"{key}.{name}", "given", str(CODE))
 
 
 def _value(effective: EffectivePolicy, path: str) -> Any:
@@ -320,15 +332,18 @@ def _parts(attempts: int, backoff: Backoff) -> Mapping[str, float]:
     }
 
 
-def _fallback_settings(effective: EffectivePolicy, layer: str) -> Iterator[Setting]:
-    rules = cast("Sequence[Section]", effective.value("fallbacks"))
-    if not rules:
-        yield Setting(layer, "fallbacks", NONE, effective.origin("fallbacks"))
-    for index, rule in enumerate(rules):
-        for name in ("to", "when"):
-            node = effective.tree.get("fallbacks", index, name)
+def _listed(effective: EffectivePolicy, layer: str, key: str) -> Iterator[Setting]:
+    """Yield the values of a list of sections, each by its name, where it has one, or its place."""
+    sections = cast("Sequence[Section]", effective.value(key))
+    if not sections:
+        yield Setting(layer, key, NONE, effective.origin(key))
+    for index, section in enumerate(sections):
+        *_, place = effective.tree.entries[key].items[index].path
+        for name, info in keys_of(type(section)).items():
+            node = effective.tree.get(key, index, name)
+            path = f"{key}.{place}.{name}" if isinstance(place, str) else f"{key}[{index}].{name}"
             origin = "default" if node is None else str(node.origin)
-            yield Setting(layer, f"fallbacks[{index}].{name}", _text(rule.at((name,)), timed=False), origin)
+            yield Setting(layer, path, _text(section.at((name,)), timed=is_duration(info)), origin)
 
 
 def _text(value: Any, *, timed: bool) -> str:
@@ -339,14 +354,14 @@ def _text(value: Any, *, timed: bool) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, tuple):
-        return ", ".join(_text(each, timed=False) for each in cast("Sequence[Any]", value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
+        return ", ".join(_text(each, timed=False) for each in cast("Sequence[Any]", value)) or "[]"
+    return f"{value:g}" if isinstance(value, float) else masked(str(value))
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _plain(each) for name, each in cast("dict[str, Any]", value).items()}
-    if isinstance(value, Range):
+    if isinstance(value, (Ceiling, Range)):
         return _plain(value._asdict())
     if isinstance(value, tuple):
         return [_plain(each) for each in cast("Sequence[Any]", value)]

@@ -17,6 +17,9 @@ CONFIG = "OVERCOAT_CONFIG"
 ENABLED = "OVERCOAT_ENABLED"
 """false turns every layer off: calls go to the client, and only their record is kept."""
 
+LEDGER = "OVERCOAT_LEDGER"
+"""Names the ledger that `overcoat costs` reads; no policy has to do with it."""
+
 _NOT_FROM_HERE = {
     "version": "says what the file is",
     "enforce": "is what the environment must obey",
@@ -32,7 +35,7 @@ def overlay(tree: Node, environment: Mapping[str, str], problems: list[Problem])
     """
     seen: dict[Path, str] = {}
     for variable, text in sorted(environment.items()):
-        if not variable.upper().startswith(PREFIX) or variable in (CONFIG, ENABLED):
+        if not variable.upper().startswith(PREFIX) or variable in (CONFIG, ENABLED, LEDGER):
             continue
         origin = Origin(f"env {variable}")
         path = tuple(variable[len(PREFIX) :].lower().split("__"))
@@ -71,7 +74,7 @@ def _mistake(tree: Node, path: Path) -> str | None:
         annotation = child_of(annotation, step)
         if step not in known or annotation is None:
             if index == 0:
-                known = [*(key for key in known if key not in _NOT_FROM_HERE), "config", "enabled"]
+                known = [*(key for key in known if key not in _NOT_FROM_HERE), "config", "enabled", "ledger"]
             return f"there is nothing of this name{_nearest(path, index, known)}"
     return "it needs a name and a setting, too" if len(path) == 1 and section_of(annotation) is None else None
 

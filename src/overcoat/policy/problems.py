@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -75,6 +76,11 @@ def written(path: Path) -> str:
     return text
 
 
+def masked(text: str) -> str:
+    """Return *text* without the user and the password of a URL in it."""
+    return re.sub(r"://[^/@\s]*@", "://***@", text)
+
+
 # Names that other tools have for the same, which no likeness of letters would find.
 _SYNONYMS = {
     "attempts": "max_attempts",
@@ -86,6 +92,10 @@ _SYNONYMS = {
 }
 
 
+_MANY = 30
+"""Words that a line can list; there are more paths of a policy than that."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return the end of a message: the nearest of the *known* words, or all of them where none is near."""
     words = sorted(known)
@@ -93,4 +103,6 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     near = [synonym] if synonym in words else difflib.get_close_matches(word.lower(), words, 1)
     if near:
         return f", did you mean {near[0]!r}?"
+    if len(words) > _MANY:
+        words = [*(word for word in words if "." not in word), "or a path below one of them"]
     return f"; expected one of {', '.join(words)}" if words else ""

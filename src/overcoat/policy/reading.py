@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,9 @@ def read(path: str | os.PathLike[str], problems: list[Problem]) -> Node | None:
         problems.append(Problem(Origin(source), "", "expected a file whose name ends in .yaml, .yml or .toml"))
         return None
     try:
+        if not _ends(source):
+            problems.append(Problem(Origin(source), "", "cannot be read: it is no regular file"))
+            return None
         with Path(source).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except (OSError, ValueError) as error:
@@ -53,3 +57,9 @@ def read(path: str | os.PathLike[str], problems: list[Problem]) -> Node | None:
         )
         return None
     return reader(text, source, problems)
+
+
+def _ends(path: str) -> bool:
+    """Say whether reading *path* ever does: a pipe waits for its other end. A folder cannot be opened at all."""
+    mode = Path(path).stat().st_mode
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import types
 from collections.abc import Iterator
-from typing import Any, Literal, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from overcoat.policy.derivation import Section, Text, duration_text
+from overcoat.policy.derivation import Name, Section, duration_text
 from overcoat.policy.schema import Bounds, File
 from overcoat.policy.shape import annotation_of, is_duration, keys_of, section_of
 from overcoat.policy.tree import NONE
@@ -23,16 +23,18 @@ schema by which editors complete it, and `wrap(client, "FILE")` builds the stack
 [production.yaml](production.yaml) is a whole one with comments, [production.toml](production.toml) is the same in TOML.
 
 - Durations are text with units: `500ms`, `30s`, `1m30s`, `1h`, `7d`. Numbers are refused.
-- Names of policies, budgets, breakers and limits have `a-z`, `0-9` and `_`, and begin with a letter.
+- Names of policies, budgets, spending, breakers and limits have `a-z`, `0-9` and `_`, and begin with a letter.
 - `none` takes away what would be inherited. Keys that are not listed here are mistakes.
 - An environment variable replaces one value: `OVERCOAT_POLICIES__FAST__RETRY__MAX_ATTEMPTS=2`. It is laid over the file
   before `extends` is resolved. What code passes to `wrap` comes before it; what is enforced holds against both.
 - `OVERCOAT_CONFIG` names the file where code names none. `OVERCOAT_ENABLED=false` turns every layer off: calls go
   straight to the client, without spans and metrics, and only `capture()` still sees them.
-- Functions, clients, stores and providers are for code: `wrap(client, "FILE", validate={"check": function})`.
+- Functions, clients and providers are for code: `wrap(client, "FILE", validate={"check": function})`.
+- `wrap(client, Policy.watch("FILE"))` follows the file when it changes. What is named (a breaker, a limit, a budget,
+  spending) keeps its state by its name, whatever becomes of its settings; a file with mistakes changes nothing.
 """
 
-_MANY = 16
+_MANY = 30
 """Words that a cell of a table can list; there are more paths of a policy than that."""
 
 
@@ -82,25 +84,28 @@ def _value(info: FieldInfo) -> str:
 
 
 _WORDS = {bool: "`true` or `false`", float: "a number", int: "a whole number", str: "text"}
-_PLURALS = {"a number": "numbers"}
+_PLURALS = {"a name": "names", "a number": "numbers", "text": "names"}
 
 
 def _type(annotation: Any) -> str:
     section = section_of(annotation)
-    if section is Bounds:
-        return "as in [Policy](#policy), with what is named put in its place"
     if section is not None:
-        return f"[{section.__name__}](#{section.__name__.lower()})"
+        own = f"[{section.__name__}](#{section.__name__.lower()})"
+        return "as in [Policy](#policy), with what is named put in its place" if section is Bounds else own
+    if annotation == Name:
+        return "a name"
+    if get_origin(annotation) is Annotated:
+        annotation = get_args(annotation)[0]
     arguments = get_args(annotation)
     if get_origin(annotation) is dict:
         return f"{_type(arguments[0])}, each with {_type(arguments[1])}"
     if get_origin(annotation) is tuple:
-        item = "model names" if arguments[0] == Text else _type(arguments[0])
+        item = _type(arguments[0])
         return f"a list of {_PLURALS.get(item, item)}"
     if get_origin(annotation) is Literal:
         words = ", ".join(f"`{word}`" for word in arguments)
         return words if len(arguments) <= _MANY else "paths such as `retry.max_attempts`"
-    return _WORDS.get(annotation, "a name")
+    return _WORDS[annotation]
 
 
 def _default(info: FieldInfo) -> str:

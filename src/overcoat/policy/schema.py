@@ -9,10 +9,12 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from overcoat.layers.breaker import Breaker
+from overcoat.layers.budget import Budget
 from overcoat.layers.cache import Cache
 from overcoat.layers.deadline import Deadline
 from overcoat.layers.fallback import Fallback
 from overcoat.layers.hedge import Hedge
+from overcoat.layers.meter import Meter
 from overcoat.layers.rate_limit import RateLimit
 from overcoat.layers.retry import Retry, RetryBudget
 from overcoat.layers.timeout import Timeout
@@ -79,6 +81,10 @@ PolicySection = _model(
     extends=(optional(Name), Field(default=None, description="The policy that this one differs from, by its name.")),
     **_OF_A_POLICY,
     budget=_reference("budgets", "The retry budget"),
+    spending=(
+        optional(_list_of(Name)),
+        Field(default=None, description="What may be spent, by the names in `spending`; all of them hold."),
+    ),
     breaker=_reference("breakers", "The breaker"),
     limit=_reference("limits", "The rate limit"),
 )
@@ -117,6 +123,8 @@ _TRACE: Setting = (
     Field(default_factory=settings_of(Trace), description=summary_of(Trace)),
 )
 
+_METER: Setting = (settings_of(Meter), Field(default_factory=settings_of(Meter), description=summary_of(Meter)))
+
 EffectiveFallback = _model("EffectiveFallback", summary_of(Fallback), **_FALLBACK)
 
 Effective = _model(
@@ -124,6 +132,7 @@ Effective = _model(
     "All that holds for one model, with what was named put in its place.",
     **_OF_A_POLICY,
     budget=_section(RetryBudget),
+    spending=(_list_of(settings_of(Budget)), Field(default=(), description="What may be spent.")),
     breaker=_section(Breaker),
     limit=_section(RateLimit),
     fallbacks=(
@@ -132,6 +141,7 @@ Effective = _model(
     ),
     cache=_section(Cache),
     trace=_TRACE,
+    meter=_METER,
 )
 
 
@@ -176,7 +186,7 @@ Enforce = _model(
         _Lockable, "What only this file may set, such as `retry.server_delay.max`; `enabled` is OVERCOAT_ENABLED."
     ),
     require=_paths(_Path, "What every policy must have, such as `breaker`."),
-    forbid=_paths(_Path, "What no policy may have or switch on, such as `hedge` or `cache.sampled`."),
+    forbid=_paths(_Path, "What no policy may have or switch on, such as `hedge`, `cache.sampled` or `trace.content`."),
 )
 
 
@@ -190,6 +200,7 @@ File = _model(
     version=(Literal[1], Field(description="Of this format.")),
     policies=_named(PolicySection, "Policies by their names."),
     budgets=_named(settings_of(RetryBudget), "Retry budgets by their names."),
+    spending=_named(settings_of(Budget), "Limits on what is spent, in dollars or in tokens, by their names."),
     breakers=_named(settings_of(Breaker), "Breakers by their names."),
     limits=_named(settings_of(RateLimit), "Rate limits by their names."),
     models=(
@@ -206,6 +217,7 @@ File = _model(
     ),
     cache=_section(Cache),
     trace=_TRACE,
+    meter=_METER,
     enforce=(optional(Enforce), Field(default=None, description=cast("str", Enforce.__doc__))),
 )
 

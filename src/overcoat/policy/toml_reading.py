@@ -146,7 +146,9 @@ class _Reading:
         elif isinstance(value, list):
             value = [self.node(child, (*path, index)) for index, child in enumerate(cast("Sequence[Any]", value))]
         elif not isinstance(value, (str, int, float)):
-            self._problems.append(Problem(origin, written(path), "a date or a time of day has no meaning here"))
+            self._problems.append(
+                Problem(origin, written(path), "a date or a time of day has no meaning here; write it in quotes")
+            )
             value = str(value)  # so that what is refused is not missed as well
         elif isinstance(value, int) and not -(2**63) <= value < 2**63:
             self._problems.append(Problem(origin, written(path), "too long for a number"))

@@ -9,9 +9,9 @@ from typing import Any, cast
 from pydantic import ValidationError
 
 from overcoat.policy.derivation import FOR_CODE_ONLY, Section, Settings
-from overcoat.policy.problems import Path, Problem, did_you_mean
+from overcoat.policy.problems import Path, Problem, did_you_mean, masked
 from overcoat.policy.shape import keys_at, section_of, type_at
-from overcoat.policy.tree import Node
+from overcoat.policy.tree import NONE, Node
 
 # How our layers begin their complaints, such as "Retry(max_attempts=0): expected ...".
 _BY_A_LAYER = re.compile(r"\w+\((?:(\w+)=.*?)?\): (?:[\d.]+ )?(.*)", re.DOTALL)
@@ -71,7 +71,7 @@ def _unknown(key: str, known: Sequence[str]) -> str:
 
 def _message(kind: str, error: Mapping[str, Any]) -> str:
     if kind == "value_error":
-        return str(error["ctx"]["error"])
+        return re.sub(r"\bNone\b", NONE, str(error["ctx"]["error"]))
     if kind == "string_pattern_mismatch":
         return _NO_NAME
     given = _given(error["input"])
@@ -109,5 +109,5 @@ def _given(value: Any) -> str:
         return "a list" if value else "an empty list"
     if isinstance(value, bool):
         return str(value).lower()
-    text = repr(value)
+    text = masked(repr(value))
     return text if len(text) <= _MOST else f"{text[:_MOST]}..."

@@ -9,11 +9,13 @@ from decimal import Decimal, localcontext
 from itertools import groupby
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from overcoat.arithmetic.calendar import Ever
 from overcoat.arithmetic.dollars import EXACT
 from overcoat.arithmetic.durations import seconds
 from overcoat.classification import Kind
 from overcoat.layer import PlacedLayer
 from overcoat.layers.breaker import Breaker
+from overcoat.layers.budget import Budget
 from overcoat.layers.hedge import Hedge
 from overcoat.layers.rate_limit import RateLimit
 from overcoat.layers.retry import Retry
@@ -51,10 +53,22 @@ class Inner:
         self.retry = _one(layers, Retry)
         self.hedge = _one(layers, Hedge)
         self.breaker = _one(layers, Breaker)
+        self.budget = _one(layers, Budget)
+        waits = self.budget is not None and self.budget.on_limit == "wait"
+        self.room = seconds(self.budget.max_wait, "max_wait", zero=True) if self.budget is not None and waits else 0.0
         limit, timeout = _one(layers, RateLimit), _one(layers, Timeout)
         self.limited = limit is not None
         self.queue = 0.0 if limit is None else seconds(limit.max_wait, "max_wait", zero=True)
         self.timeout = None if timeout is None else seconds(timeout.after, "after")
+
+    def ceilings(self) -> Iterator[Ceiling]:
+        """Yield the limits, in dollars, that no inference gets past, whatever fails."""
+        budget = self.budget
+        if budget is None or budget.on_limit == "warn" or (budget.fail == "open" and budget.store is not None):
+            return
+        for rule in budget.rules:
+            if isinstance(rule.amount, Decimal) and (rule.tag is None or budget.on_missing_tag == "block"):
+                yield Ceiling(rule.name, rule.amount, rule.window.text)
 
     @property
     def may_retry(self) -> bool:
@@ -90,6 +104,34 @@ class Inner:
         for failures in range(1, self.most_attempts):
             kinds = [kind for kind in RETRYABLE if self.attempts(kind) > failures]
             yield max(self.wait(kind, failures, most).most or 0.0 for kind in kinds)
+
+
+_SHORTEST = {"minute": 60, "hour": 3600, "day": 23 * 3600, "week": 167 * 3600, "month": 671 * 3600}
+"""Seconds of the calendar's windows, where the clocks are put forward in one."""
+
+
+class Ceiling(NamedTuple):
+    """A limit on what is spent: so many `dollars` in each `window`, as it is written, or "ever"."""
+
+    name: str
+    dollars: Decimal
+    window: str
+
+    def within(self, time: float | None) -> Figure[Decimal]:
+        """Return the most that it lets be spent in so many seconds, None being any number of them.
+
+        A stretch of time may touch two days, however short it is; the last hour slides with it.
+        """
+        windows = 1
+        if self.window != Ever.text:
+            if time is None:
+                return Figure(None, "")
+            if self.window.startswith("calendar "):
+                windows = int(time // _SHORTEST[self.window.split()[1]]) + 2
+            else:
+                windows = max(1, math.ceil(time / seconds(self.window, "window")))
+        each = f" in each of {windows} windows" if windows > 1 else ""
+        return Figure(EXACT.multiply(self.dollars, Decimal(windows)), f"{self.name}: {money(self.dollars)}{each}")
 
 
 class Range(NamedTuple):
@@ -131,7 +173,7 @@ def schedule(inner: Inner, kind: Kind, *, deadline: float | None, retry_after: f
         deadline: Seconds of the call.
         retry_after: Seconds that the server asks for every time; None is a server that does not ask.
     """
-    wait, start = Range(0.0, 0.0), Range(0.0, _least(inner.queue, deadline))
+    wait, start = Range(0.0, 0.0), Range(0.0, _least(inner.room + inner.queue, deadline))
     number = 1
     while True:
         ending = _certain_ending(inner, kind, number, retry_after)
@@ -185,12 +227,29 @@ class OfAModel:
         requests: To its provider.
         seconds: With queueing and waits.
         dollars: At the price of one request.
+        ceilings: Limits on what is spent.
+        unreserved: Dollars that all of its inferences under way can spend beyond what was reserved for them.
     """
 
     model: str | None
     requests: Figure[int]
     seconds: Figure[float]
     dollars: Figure[Decimal]
+    ceilings: tuple[Ceiling, ...]
+    unreserved: Decimal
+
+    def spent(self, asks: int, time: float | None) -> Figure[Decimal]:
+        """Return the most dollars when the call asks so often, in so many seconds."""
+        most = _sum([self.dollars.value], asks)
+        formula = _product(asks, [money(self.dollars.value)]) if asks > 1 else self.dollars.formula
+        if most is None:
+            return Figure(None, formula)
+        for ceiling in self.ceilings:
+            limit = ceiling.within(time)
+            if limit.value is not None and limit.value + self.unreserved < most:
+                beyond = f" + {money(self.unreserved)} of retries, which are not reserved" if self.unreserved else ""
+                most, formula = limit.value + self.unreserved, f"{limit.formula}{beyond}"
+        return Figure(most, formula)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,20 +288,32 @@ def of_a_model(model: str | None, inner: Inner, price: Decimal | None) -> OfAMod
     requests = (1 + extra) * attempts
     formula = f"{1 + extra} inferences x {counted(attempts, 'attempt')}" if extra else counted(attempts, "attempt")
     cost: Figure[Decimal] = Figure(None, "price unknown")
+    unreserved = Decimal(0)
     if price is not None:
         cost = Figure(EXACT.multiply(price, Decimal(requests)), f"{counted(requests, 'request')} x {money(price)}")
-    return OfAModel(model, Figure(requests, formula), _seconds_of(inner, attempts, extra), cost)
+        reserved = min(attempts, inner.budget.attempts) if inner.budget is not None else attempts
+        unreserved = EXACT.multiply(price, Decimal((1 + extra) * (attempts - reserved)))
+    return OfAModel(
+        model,
+        Figure(requests, formula),
+        _seconds_of(inner, attempts, extra),
+        cost,
+        tuple(inner.ceilings()),
+        unreserved,
+    )
 
 
 def _seconds_of(inner: Inner, attempts: int, extra: int) -> Figure[float]:
     if inner.timeout is None:
         return Figure(None, "no attempt_timeout")
     waits = list(inner.longest_waits())
-    total = attempts * (inner.queue + inner.timeout) + math.fsum(waits)
+    total = inner.room + attempts * (inner.queue + inner.timeout) + math.fsum(waits)
     each = duration(inner.timeout)
     if inner.queue:
         each = f"({duration(inner.queue)} queued + {each})"
     terms = [f"{counted(attempts, 'attempt')} x {each}"]
+    if inner.room:
+        terms.insert(0, f"{duration(inner.room)} for its budget")
     terms += [f"{counted(len(list(same)), 'wait')} of {duration(wait)}" for wait, same in groupby(waits) if wait]
     if inner.hedge is not None:
         after = seconds(inner.hedge.after, "after")
@@ -262,24 +333,38 @@ def worst_case(models: Sequence[OfAModel], reasks: int, deadline: float | None) 
     asks = 1 + reasks
     requests = [each.requests.value for each in models]
     times = [each.seconds.value for each in models]
-    prices = [each.dollars.value for each in models]
     unpriced = [str(each.model) for each in models if each.dollars.value is None]
     formulas = (
         _product(asks, [str(each) for each in requests]),
         _product(asks, [duration(each) for each in times]),
-        _product(asks, [money(each) for each in prices]),
     )
     if len(models) == asks == 1:
         (only,) = models
-        formulas = (only.requests.formula, only.seconds.formula, only.dollars.formula)
+        formulas = (only.requests.formula, only.seconds.formula)
     with localcontext(EXACT):
+        time = _clipped(_sum(times, asks), formulas[1], deadline)
+        spent = [each.spent(asks, time.value) for each in models]
         # An answer that comes on the last attempt of all, and is of no use, is asked for again from the beginning.
         return WorstCase(
             tuple(models),
             Figure(_sum(requests, asks), formulas[0]),
-            _clipped(_sum(times, asks), formulas[1], deadline),
-            Figure(_sum(prices, asks), f"no price for {', '.join(unpriced)}" if unpriced else formulas[2]),
+            time,
+            Figure(
+                _sum([each.value for each in spent], 1),
+                f"no price for {', '.join(unpriced)}" if unpriced else _dollars(asks, models, spent),
+            ),
         )
+
+
+def _dollars(asks: int, models: Sequence[OfAModel], spent: Sequence[Figure[Decimal]]) -> str:
+    whole = [_sum([each.dollars.value], asks) for each in models]
+    if len(models) == 1:
+        return spent[0].formula
+    if whole == [each.value for each in spent]:
+        return _product(asks, [money(each.dollars.value) for each in models])
+    return " + ".join(
+        money(each.value) if each.value == most else each.formula for each, most in zip(spent, whole, strict=True)
+    )
 
 
 def _clipped(total: float | None, formula: str, deadline: float | None) -> Figure[float]:

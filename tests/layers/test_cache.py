@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import pickle
 from decimal import Decimal
 
 import pytest
@@ -20,7 +21,9 @@ from overcoat import (
     capture,
     stack,
 )
+from overcoat.caching.single_flight import Flight
 from overcoat.pricing.rates import Rates, Tier
+from overcoat.stores.memory import MemoryStore
 from overcoat.testing import Answer, InMemoryTelemetry, ScriptedClient, run
 
 RATES = Rates((Tier(0, Decimal("0.01"), Decimal("0.1")),), "test")
@@ -32,6 +35,11 @@ def conversation(text: str = "hello") -> list[dict[str, str]]:
 
 def metered(client, **settings):
     return stack(client, Cache(**settings), Meter(prices=lambda model, now: RATES))
+
+
+def flights():
+    gc.collect()
+    return [each for each in gc.get_objects() if type(each) is Flight]
 
 
 async def ask(client, text="hello", options=None, json_mode=False, event=None):
@@ -96,12 +104,12 @@ class TestHits:
         assert len(provider.calls) == 4
 
     def test_namespaces_share_nothing(self):
-        store_of = Cache(namespace="acme").bind(ScriptedClient("x"))._store
+        store = MemoryStore(2**20)
         provider = ScriptedClient("hi")
 
         async def main():
             for tenant in ("acme", "globex", None):
-                await ask(stack(provider, Cache(store=store_of, namespace=tenant)))
+                await ask(stack(provider, Cache(store=store, namespace=tenant)))
 
         run(main())
         assert len(provider.calls) == 3
@@ -110,7 +118,7 @@ class TestHits:
         provider = ScriptedClient("hi")
 
         async def main():
-            client = stack(provider, Cache(ttl="1h"))
+            client = stack(provider, Cache(ttl="1h", jitter=0))
             await ask(client)
             await asyncio.sleep(3599.9)
             await ask(client)
@@ -146,9 +154,9 @@ class TestWhatIsKept:
             (Answer("", finish_reason="stop"), None, False, "empty"),
             (Answer("sorry", finish_reason="content_filter"), None, False, "filtered"),
             (Answer("no json"), None, True, "no_json"),
-            (Answer("hi", trace=object()), None, False, "event_fields"),
-            (Answer("hi", seed=2**70), None, False, "event_fields"),
-            (Answer("\ud800"), None, False, "event_fields"),
+            (Answer("hi", trace=object()), None, False, "unstorable"),
+            (Answer("hi", seed=2**70), None, False, "unstorable"),
+            (Answer("\ud800"), None, False, "unstorable"),
         ],
     )
     def test_refused(self, answer, options, json_mode, reason):
@@ -201,6 +209,19 @@ class TestBypass:
         run(main(stack(provider, Cache(sampled=True))))
         assert len(provider.calls) == 3
 
+    @pytest.mark.parametrize("temperature", ["0.7", "0", float("nan"), True, 1])
+    def test_what_may_be_randomness(self, temperature):
+        """A text, which some providers take for a number, is no plain 0."""
+        with capture() as calls:
+            run(ask(stack(ScriptedClient("hi"), Cache()), options={"temperature": temperature}))
+        assert (calls[0].cache.result, calls[0].cache.reason) == ("bypass", "sampled")
+
+    @pytest.mark.parametrize("temperature", [0, 0.0, -0.0, False, None])
+    def test_what_is_none(self, temperature):
+        with capture() as calls:
+            run(ask(stack(ScriptedClient("hi"), Cache()), options={"temperature": temperature}))
+        assert calls[0].cache.result == "miss"
+
     @pytest.mark.parametrize("options", [object(), {"seed": 2**70}, {"stop": {1, object()}}, {"user": "\ud800"}])
     def test_what_has_no_unambiguous_key(self, options):
         provider = ScriptedClient("hi")
@@ -214,40 +235,6 @@ class TestBypass:
             run(main())
         assert len(provider.calls) == 2
         assert {(call.cache.result, call.cache.reason) for call in calls} == {("bypass", "uncacheable")}
-
-
-class Broken:
-    """A store that is down."""
-
-    async def get(self, key):
-        raise ConnectionError("down")
-
-    async def set(self, key, value, ttl):
-        raise ConnectionError("down")
-
-    async def delete(self, key):
-        raise ConnectionError("down")
-
-
-class Garbage(Broken):
-    """A store that holds what is no answer."""
-
-    async def get(self, key):
-        return b"\x93garbage"
-
-
-class TestDeadStore:
-    def test_the_call_goes_through(self, caplog):
-        with capture() as calls:
-            assert run(ask(stack(ScriptedClient("hi"), Cache(store=Broken())))) == "hi"
-        assert calls[0].cache.reason == "store_failed"
-        assert [record.message for record in caplog.records] == [
-            "the cache's store failed to read; the call goes on",
-            "the cache's store failed to write; the call goes on",
-        ]
-
-    def test_what_is_no_answer_is_a_miss(self):
-        assert run(ask(stack(ScriptedClient("hi"), Cache(store=Garbage())))) == "hi"
 
 
 class TestSingleFlight:
@@ -266,7 +253,11 @@ class TestSingleFlight:
         assert sum(call.cost.saved for call in calls) == 999 * Decimal("0.3")
 
     def test_an_error_goes_to_all_and_is_not_kept(self):
-        provider = ScriptedClient(LLMStatusError("no", 401), "hi")
+        async def fail(messages, options):
+            await asyncio.sleep(1)
+            return LLMStatusError("no", 401)
+
+        provider = ScriptedClient(fail, "hi")
         client = metered(provider)
 
         async def main():
@@ -412,11 +403,11 @@ class TestSingleFlight:
             with pytest.raises(LLMStatusError):
                 await ask(client)
 
+        before = flights()  # the errors of other tests may hold some, by their tracebacks
         run(main())
         caching = client.bound[0].function
         assert not caching._flights
-        gc.collect()
-        assert not [each for each in gc.get_objects() if type(each).__name__ == "_Flight"]
+        assert len(flights()) <= len(before)
 
 
 class TestBadInput:
@@ -428,8 +419,35 @@ class TestBadInput:
             ({"ttl": "60"}, "'60' is no duration"),
             ({"ttl": float("nan")}, "finite"),
             ({"max_bytes": 0}, r"Cache\(max_bytes=0\)"),
+            ({"namespace": 5}, r"Cache\(namespace=5\): expected a name"),
+            ({"namespace": b"acme"}, "expected a name"),
+            ({"namespace": "tag:"}, "expected a name, or a tag's after 'tag:'"),
         ],
     )
     def test_settings(self, settings, message):
         with pytest.raises(ValueError, match=message):
             Cache(**settings)
+
+    @pytest.mark.parametrize("store", [None, 5, object(), {}])
+    def test_a_store_that_is_none(self, store):
+        """Here, and not as a failure that is counted at each call."""
+        with pytest.raises(TypeError, match=r"Cache\(store=\.\.\.\): expected a URL, or an object with get"):
+            Cache(store=store)
+
+    def test_chance_that_fails_fails_who_waits(self):
+        """And leaves nobody waiting for ever."""
+        client = metered(ScriptedClient("hi"), random=lambda: 1 / 0)
+
+        async def main():
+            return await asyncio.gather(ask(client), ask(client), return_exceptions=True)
+
+        assert [type(result) for result in run(main())] == [ZeroDivisionError] * 2
+
+    def test_a_judge_that_is_none(self):
+        with pytest.raises(TypeError, match=r"Cache\(accept='no'\): expected a function of the answer"):
+            Cache(accept="no")
+
+
+def test_settings_survive_pickle_without_the_state_of_chance():
+    """Else all workers that get the same settings would draw the same jitter."""
+    assert pickle.loads(pickle.dumps(Cache(ttl="1h"))) == Cache(ttl="1h")  # noqa: S301 - our own

@@ -14,11 +14,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from overcoat import Backoff, Cost, LLMEvent, LLMStatusError, Meter, Retry, Timeout, Usage, capture, stack
+from overcoat import (
+    Backoff,
+    Cost,
+    LLMEvent,
+    LLMStatusError,
+    Meter,
+    PolicyError,
+    Retry,
+    Timeout,
+    Trace,
+    UnknownPrice,
+    Usage,
+    capture,
+    stack,
+)
 from overcoat.errors import AttemptTimeout
 from overcoat.pricing import genai
 from overcoat.pricing.rates import Rates, Tier
-from overcoat.testing import Answer, ScriptedClient, run
+from overcoat.testing import Answer, InMemoryTelemetry, ScriptedClient, run
 
 HELLO = [{"role": "user", "content": "hello"}]
 CENT = Rates((Tier(0, Decimal("0.01"), Decimal("0.02")),), "cents 1")  # for a token of input, two for one of output
@@ -98,6 +112,157 @@ class TestPrice:
         call = called(ScriptedClient(Answer("hi", 1_000, 100), model_name="openai/gpt-4o"), meter=Meter())
         assert call.cost.billed == genai.rates("gpt-4o", time.time()).cost(Usage(1_000, 100))
         assert call.duration == 0
+
+
+class TestMarks:
+    """No number is wrong without one."""
+
+    CACHED = Rates((Tier(0, Decimal(1), Decimal(1), cache_read=Decimal("0.1")),), "test")
+
+    @pytest.mark.parametrize(("details", "bound"), [({}, True), ({"cached_tokens": 0}, False)])
+    def test_an_upper_bound(self, details, bound):
+        client = ScriptedClient(Answer("hi", 100, 0, **details), model_name="m")
+        (attempt,) = called(client, meter=Meter(prices=Source(m=self.CACHED))).attempts
+        assert (attempt.cost, attempt.upper_bound) == (100, bound)
+
+    def test_without_a_cost_there_is_no_bound(self):
+        client = ScriptedClient(Answer("hi", 100), model_name="m")
+        (attempt,) = called(client, meter=Meter(prices=Source(m=self.CACHED))).attempts
+        assert (attempt.cost, attempt.upper_bound) == (None, False)
+
+    @pytest.mark.parametrize(
+        ("said", "anomaly", "cost"),
+        [
+            ({"prompt_tokens": -1, "completion_tokens": 5}, "negative", None),
+            ({"prompt_tokens": 10**12, "completion_tokens": 5}, "absurd", None),
+            ({"prompt_tokens": "10", "completion_tokens": 5}, "not_a_number", None),
+            ({"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 99}, "total_mismatch", Decimal("0.2")),
+            ({"prompt_tokens": 10, "completion_tokens": 5, "cached_tokens": 99}, "part_exceeds_whole", Decimal("0.2")),
+        ],
+    )
+    def test_counts_that_make_no_sense(self, said, anomaly, cost):
+        """The caller has the answer, and the record a word for what was wrong with the counts."""
+        answer = Answer("hi")
+        answer.event_fields.update(said)
+        call = called(ScriptedClient(answer, model_name="m"), meter=Meter(prices=Source(m=CENT)))
+        assert (call.outcome, call.attempts[0].anomaly, call.cost.billed) == ("ok", anomaly, cost)
+
+    def test_marks_are_seen(self):
+        """On the spans, and counted where what makes no sense would otherwise go by."""
+        telemetry = InMemoryTelemetry()
+        trace = Trace(tracer_provider=telemetry.tracer_provider, meter_provider=telemetry.meter_provider)
+        client = ScriptedClient(Answer("hi", 100, 0, cached_tokens=-1), Answer("hi", 100, 0, cached_tokens=1))
+        stacked = stack(client, trace, Meter(prices=Source(scripted=self.CACHED)))
+        for _ in range(2):
+            run(stacked.call(HELLO, None, event()))
+        marks = [
+            (span.attributes.get("overcoat.cost.upper_bound"), span.attributes.get("overcoat.usage.anomaly"))
+            for span in (*telemetry.named("chat"), *telemetry.named("overcoat.call"))
+        ]
+        assert marks == [(True, "negative"), (None, None), (True, None), (None, None)]
+        anomaly = {"overcoat.model": "scripted", "overcoat.usage.anomaly": "negative"}
+        assert telemetry.points("overcoat.usage.anomalies") == {frozenset(anomaly.items()): 1}
+
+    def test_how_it_was_served_has_its_price(self):
+        rates = Rates(CENT.tiers, "test", services={"flex": (Tier(0, Decimal("0.001"), Decimal(0)),)})
+        prices = {}
+        for service in ("flex", "default", "batch", "ultra"):
+            client = ScriptedClient(Answer("hi", 100, 0, service_tier=service), model_name="m")
+            (attempt,) = called(client, meter=Meter(prices=Source(m=rates))).attempts
+            prices[service] = (attempt.cost, attempt.upper_bound)
+        assert prices == {
+            "flex": (Decimal("0.1"), False),
+            "default": (1, False),
+            "batch": (1, True),  # sold for less, nobody here knows how much
+            "ultra": (None, False),
+        }
+
+
+class TestUnknownPrice:
+    """What a model without a price means."""
+
+    def test_by_default_it_is_said_once(self, caplog):
+        client = stack(ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=Source()))
+        with caplog.at_level("WARNING", "overcoat"):
+            for _ in range(3):
+                run(client.call(HELLO, None, event()))
+        (warning,) = caplog.messages
+        assert warning == "the model 'm' has no price, and its cost is unknown; a price table can declare one"
+
+    def test_only_a_thousand_names_are_remembered(self, caplog):
+        metering = Meter(prices=Source()).bind(ScriptedClient("hi", model_name="m"))
+        for number in range(1_100):
+            metering._warn(f"model {number}")
+        assert len(metering._warned) == len(caplog.messages) == 1_000
+
+    @pytest.mark.parametrize("model", ["m", None])
+    def test_raise_is_for_the_stack_and_not_for_answers(self, model):
+        """What was paid for is never lost: a missing price is found out before the first call, or only warned of."""
+        client = ScriptedClient(Answer("hi", 1, 1), model_name="m")
+        client.model_name = model
+        with pytest.raises(UnknownPrice) as caught:
+            stack(client, Meter(prices=Source(), on_unknown_price="raise"))
+        assert caught.value.model == model
+
+    def test_a_price_that_expires_overnight_stops_nothing_where_it_raises(self, monkeypatch, caplog):
+        source = Source(m=CENT)
+        client = stack(
+            ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=source, on_unknown_price="raise")
+        )
+        source.known.clear()
+        now = time.time() + HALF_HOUR
+        monkeypatch.setattr(time, "time", lambda: now)
+        with capture() as calls:
+            run(client.call(HELLO, None, event()))
+        assert (calls[0].outcome, calls[0].cost.billed) == ("ok", None)
+        assert "has no price" in caplog.text
+
+    @pytest.mark.parametrize("model", ["m", None])
+    def test_block_refuses_the_call_before_it_is_sent(self, model):
+        scripted = ScriptedClient(Answer("hi", 1, 1, response_model="known"), model_name="m")
+        scripted.model_name = model
+        client = stack(scripted, AT_ONCE, Meter(prices=Source(known=CENT), on_unknown_price="block"))
+        with capture() as calls, pytest.raises(UnknownPrice):
+            run(client.call(HELLO, None, event()))
+        assert not scripted.calls
+        assert (calls[0].outcome, calls[0].error_type, len(calls[0].attempts)) == ("refused", "unknown_price", 1)
+        assert calls[0].cost == Cost(Decimal(0), Decimal(0), Decimal(0))
+
+    def test_block_lets_through_what_has_a_price_also_one_of_0(self):
+        free = Rates((Tier(0, Decimal(0), Decimal(0)),), "free")
+        meter = Meter(prices=Source(m=free), on_unknown_price="block")
+        assert called(ScriptedClient(Answer("hi", 1, 1), model_name="m"), meter=meter).cost.billed == 0
+
+    def test_there_is_no_fourth_way(self):
+        with pytest.raises(ValueError, match=r"^Meter\(on_unknown_price='ignore'\): expected \"warn\""):
+            Meter(on_unknown_price="ignore")
+
+
+class TestPrices:
+    """Where prices come from; see the tests of `overcoat.pricing.sources`."""
+
+    def test_a_table(self, tmp_path):
+        path = tmp_path / "prices.yaml"
+        path.write_text("version: 1\nprices: [{match: m, input: 10000, output: 20000}]\n")
+        call = called(ScriptedClient(Answer("hi", 100, 10), model_name="m"), meter=Meter(prices=path))
+        assert call.cost.billed == Decimal("1.2")
+        assert call.attempts[0].price_source.startswith("prices.yaml:2 ")
+
+    def test_a_table_with_mistakes_is_refused_where_it_is_given(self, tmp_path):
+        with pytest.raises(PolicyError, match="cannot be read"):
+            Meter(prices=tmp_path / "none.yaml")
+
+    def test_what_is_none_is_refused_where_it_is_given(self):
+        with pytest.raises(TypeError, match=r"^Meter\(prices=0.01\): expected a function"):
+            Meter(prices=0.01)
+
+    def test_it_is_read_once(self, tmp_path):
+        path = tmp_path / "prices.yaml"
+        path.write_text("version: 1\nprices: []\n")
+        meter = Meter(prices=(path,))
+        path.unlink()
+        assert called(ScriptedClient(Answer("hi", 1, 1), model_name="m"), meter=meter).cost.billed is None
+        assert meter.source is meter.source
 
 
 class TestWaste:
@@ -257,7 +422,7 @@ class TestLookUp:
         for number in range(2_500):
             assert metering.rates(f"model {number}", 0.0) is None
             assert metering.rates("known", 0.0) is CENT
-            assert len(metering._rates) <= 1_000
+            assert len(metering.rates._rates) <= 1_000
 
     def test_a_stack_may_serve_one_loop_after_another(self):
         client = stack(ScriptedClient(Answer("hi", 1, 1), model_name="m"), Meter(prices=Source(m=CENT)))

@@ -12,8 +12,8 @@ from genai_prices.types import Usage as GenaiUsage
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from overcoat.accounting import Usage
 from overcoat.pricing.genai import rates
-from overcoat.record import Usage
 
 
 class Known(NamedTuple):
@@ -191,3 +191,19 @@ def test_rates_do_not_depend_on_the_caller_s_decimal_context(model):
         assert rates(model, NOW) == expected
     with localcontext(Context(prec=1, traps=[Inexact, Rounded, Subnormal])):
         assert rates(model, NOW) == expected
+
+
+def test_services_have_their_prices():
+    """As genai-prices has them: half in a batch, more where one is preferred."""
+    found = rates("gpt-4o", NOW)
+    usage = Usage(1_000, 100, cache_read_input_tokens=0)
+    assert found.cost(usage, "batch") * 2 == found.cost(usage) < found.cost(usage, "priority")
+    assert "default" not in found.services
+    assert found.context_window == 128_000
+
+
+def test_what_is_kept_for_an_hour_costs_more():
+    found = rates("claude-sonnet-4-5", NOW)
+    written = Usage(1_000, 0, cache_creation_input_tokens=1_000)
+    longer = Usage(1_000, 0, cache_creation_input_tokens=1_000, cache_creation_1h_input_tokens=1_000)
+    assert found.cost(Usage(1_000, 0)) < found.cost(written) < found.cost(longer)

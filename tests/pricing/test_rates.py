@@ -9,8 +9,8 @@ import pytest
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from overcoat.pricing.rates import Rates, Tier
-from overcoat.record import Usage
+from overcoat.accounting import Usage
+from overcoat.pricing.rates import DISCOUNTED, STANDARD, Rates, Tier
 
 _tokens = st.integers(0, 10**9)
 _rates = st.decimals(min_value=0, max_value="0.01", places=12)
@@ -176,3 +176,92 @@ def test_costs_do_not_depend_on_the_caller_s_decimal_context(rates, usage):
         assert repr(rates.cost(usage)) == expected
     with localcontext(Context(prec=1, traps=[Inexact, Rounded, Subnormal])):
         assert repr(rates.cost(usage)) == expected
+
+
+class TestServices:
+    """A service of another price: a batch, flexible or preferred processing."""
+
+    RATES = Rates(
+        flat().tiers,
+        "test",
+        Decimal(0),
+        {
+            "batch": (Tier(0, Decimal("0.0000005"), Decimal("0.000002")),),
+            "priority": (Tier(0, Decimal(1), Decimal(2)),),
+        },
+    )
+
+    def test_has_rates_of_its_own(self):
+        assert self.RATES.cost(Usage(100, 100), "batch") * 2 == self.RATES.cost(Usage(100, 100))
+        assert self.RATES.cost(Usage(100, 100), "priority") == 300
+
+    @pytest.mark.parametrize("service", [None, *STANDARD])
+    def test_the_standard_one_has_many_names(self, service):
+        assert self.RATES.cost(Usage(100, 100), service) == flat().cost(Usage(100, 100))
+        assert not self.RATES.may_be_less(Usage(100, 100), service)
+
+    @pytest.mark.parametrize("service", DISCOUNTED)
+    def test_one_that_is_sold_for_less_costs_no_more_than_the_standard(self, service):
+        """And is marked: nobody here knows how much less."""
+        assert flat().cost(Usage(100, 100), service) == flat().cost(Usage(100, 100))
+        assert flat().may_be_less(Usage(100, 100), service)
+        assert not self.RATES.may_be_less(Usage(100, 100), "batch")
+
+    @pytest.mark.parametrize("service", ["ultra", "", "BATCH"])
+    def test_any_other_is_unknown(self, service):
+        assert self.RATES.cost(Usage(100, 100), service) is None
+
+    def test_its_tiers_are_checked(self):
+        with pytest.raises(ValueError, match="above"):
+            Rates(flat().tiers, "test", Decimal(0), {"batch": ()})
+
+
+class TestUpperBound:
+    """What a client hides may be cheaper than what it says."""
+
+    CACHED = flat(cache_read=Decimal("0.0000001"))
+
+    @pytest.mark.parametrize(
+        ("rates", "usage", "bound"),
+        [
+            (CACHED, Usage(100, 10), True),
+            (CACHED, Usage(100, 10, cache_read_input_tokens=0), False),
+            (CACHED, Usage(100, 10, cache_read_input_tokens=50), False),
+            (CACHED, Usage(0, 10), False),
+            (flat(), Usage(100, 10), False),
+            (flat(cache_read=Decimal("0.000001")), Usage(100, 10), False),
+            (flat(cache_read=Decimal("0.0000001"), input=None), Usage(100, 10), False),
+            (TIERED, Usage(500, 1), True),
+        ],
+    )
+    def test_where_cached_tokens_are_cheaper_and_not_reported(self, rates, usage, bound):
+        assert rates.may_be_less(usage) is bound
+
+    @given(_tables(), _usages(), st.integers(0, 10**9))
+    def test_it_is_one(self, rates, usage, cached):
+        """Had the client said how much was read from the cache, it would have cost no more."""
+        read = min(cached, usage.input_tokens)
+        hidden, shown = (
+            Usage(usage.input_tokens, usage.output_tokens),
+            Usage(usage.input_tokens, usage.output_tokens, cache_read_input_tokens=read),
+        )
+        if rates.may_be_less(hidden):
+            assert rates.cost(shown) <= rates.cost(hidden)
+
+
+@given(_tokens, _tokens, st.integers(0, 100), st.integers(0, 100))
+def test_sound_and_what_is_kept_for_an_hour_are_parts_as_well(whole_in, whole_out, hour, sound):
+    rates = flat(
+        cache_creation=Decimal(2), cache_creation_1h=Decimal(3), audio_input=Decimal(5), audio_output=Decimal(7)
+    )
+    created = min(2 * hour, whole_in)
+    longer, heard, spoken = min(hour, created), min(sound, whole_in - created), min(sound, whole_out)
+    usage = Usage(whole_in, whole_out, None, None, created, None, longer, heard, spoken)
+    plain = (whole_in - created - heard) * Decimal("0.000001") + (whole_out - spoken) * Decimal("0.000004")
+    assert rates.cost(usage) == plain + (created - longer) * 2 + longer * 3 + heard * 5 + spoken * 7
+    dearer = Usage(whole_in, whole_out, None, None, created, None, 10**9)
+    assert rates.cost(dearer) == (whole_in - created) * Decimal("0.000001") + created * 3 + whole_out * Decimal(
+        "0.000004"
+    )
+    without = flat(cache_creation=Decimal(2))
+    assert without.cost(usage) == without.cost(Usage(whole_in, whole_out, None, None, created))

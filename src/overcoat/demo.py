@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
@@ -186,6 +187,7 @@ def run(model: str | None, *, otlp: bool, jaeger: str) -> bool:
         otlp: Export where something listens on the OTLP endpoint.
         jaeger: The URL of the user interface that shows what was exported.
     """
+    logging.getLogger("overcoat").setLevel(logging.ERROR)  # the scenes say themselves what is amiss
     console = Console(highlight=False)
     console.print(f"overcoat {__version__}: loading litellm, which takes a few seconds", style="dim")
     trace_url = f"{jaeger.rstrip('/')}/trace/{{trace_id}}"

@@ -6,17 +6,21 @@ import os
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
+from opentelemetry._logs import _internal as logs_internal
 from opentelemetry.metrics import _internal as metrics_internal
+from opentelemetry.sdk._logs import LoggerProvider
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.util._once import Once
 
 from overcoat.telemetry import Telemetry, setup
-from overcoat.telemetry.providers import _metric_exporter, _OncePerOutage, _span_exporter
+from overcoat.telemetry.providers import _log_exporter, _metric_exporter, _OncePerOutage, _span_exporter
 from overcoat.testing import Provider, error, raw
 
+CAPTURE = "OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT"
 PROTOCOL, ENDPOINT = "OTEL_EXPORTER_OTLP_PROTOCOL", "OTEL_EXPORTER_OTLP_ENDPOINT"
 HTTP = "http/protobuf"
 
@@ -28,6 +32,8 @@ def _no_globals(monkeypatch):
     monkeypatch.setattr(trace, "_TRACER_PROVIDER_SET_ONCE", Once())
     monkeypatch.setattr(metrics_internal, "_METER_PROVIDER", None)
     monkeypatch.setattr(metrics_internal, "_METER_PROVIDER_SET_ONCE", Once())
+    monkeypatch.setattr(logs_internal, "_LOGGER_PROVIDER", None)
+    monkeypatch.setattr(logs_internal, "_LOGGER_PROVIDER_SET_ONCE", Once())
 
 
 @pytest.fixture(autouse=True)
@@ -65,6 +71,7 @@ def paths(collector: Provider) -> list[str]:
 def record_something() -> None:
     with trace.get_tracer("test").start_as_current_span("span"):
         metrics.get_meter("test").create_counter("counter").add(1)
+    _logs.get_logger("test").emit(event_name="event")
 
 
 def name_of(telemetry: Telemetry) -> object:
@@ -138,7 +145,7 @@ def test_the_exporters_are_those_of_the_protocol(monkeypatch, protocol, module):
     """As they are made: what arrives over gRPC is tested with a real Jaeger, over HTTP above."""
     if protocol is not None:
         monkeypatch.setenv(PROTOCOL, protocol)
-    for make in (_span_exporter, _metric_exporter):
+    for make in (_span_exporter, _metric_exporter, _log_exporter):
         exporter = make()
         exporter.shutdown()
         assert f".otlp.proto.{module}." in type(exporter).__module__
@@ -208,6 +215,52 @@ def test_an_outage_is_said_once(monkeypatch, nowhere, caplog):
     assert "export" in said.message
 
 
+@pytest.mark.parametrize(
+    ("settings", "exported"),
+    [
+        ({}, False),
+        ({"OTEL_LOGS_EXPORTER": "otlp"}, True),
+        ({CAPTURE: "EVENT_ONLY"}, True),
+        ({CAPTURE: "SPAN_AND_EVENT"}, True),
+        ({CAPTURE: "SPAN_ONLY"}, False),
+        ({CAPTURE: "EVENT_ONLY", "OTEL_LOGS_EXPORTER": "none"}, False),
+    ],
+)
+def test_log_events_are_exported_where_that_is_asked_for(collector, monkeypatch, settings, exported):
+    for name, value in settings.items():
+        monkeypatch.setenv(name, value)
+    with setup() as telemetry:
+        record_something()
+        telemetry.flush()
+        assert ("/v1/logs" in paths(collector)) == exported
+    assert (telemetry.logger_provider is not None) == exported
+
+
+def test_a_global_logger_provider_is_respected(collector, monkeypatch):
+    monkeypatch.setenv("OTEL_LOGS_EXPORTER", "otlp")
+    there_was = LoggerProvider(shutdown_on_exit=False)
+    _logs.set_logger_provider(there_was)
+    with pytest.raises(RuntimeError, match="there are global providers already"):
+        setup()
+    assert _logs.get_logger_provider() is there_was
+
+
+@pytest.mark.parametrize("signal", ["TRACES", "METRICS", "LOGS"])
+def test_the_end_waits_for_no_signal_longer_than_it_may(monkeypatch, signal):
+    """A collector that is overloaded would be asked again for half a minute."""
+    with Provider(error(503)) as overloaded:
+        monkeypatch.setenv(PROTOCOL, HTTP)
+        monkeypatch.setenv(ENDPOINT, overloaded.url.removesuffix("/v1"))
+        for other in ("TRACES", "METRICS", "LOGS"):
+            monkeypatch.setenv(f"OTEL_{other}_EXPORTER", "otlp" if other == signal else "none")
+        telemetry = setup()
+        record_something()
+        started = time.monotonic()
+        telemetry.shutdown(0.1)
+        assert time.monotonic() - started < 5
+    assert overloaded.requests
+
+
 def test_a_receiver_that_takes_no_metrics_is_none_to_complain_about(monkeypatch, caplog):
     """Jaeger takes traces only."""
     with Provider(lambda request: error(404) if "metrics" in request.path else raw(200)) as jaeger:
@@ -235,6 +288,7 @@ GRPC = "Failed to export traces to localhost:4317, error code: StatusCode.UNAVAI
         (GRPC, [0, 119, 240], [True, False, True]),
         ("Transient error StatusCode.UNAVAILABLE encountered while exporting", [0, 1], [True, False]),
         ("Failed to export metrics to x:4317, error code: StatusCode.UNIMPLEMENTED, error details:", [0], [False]),
+        ("Failed to export logs to x:4317, error code: StatusCode.UNIMPLEMENTED, error details:", [0], [False]),
         ("Failed to export traces to x:4317, error code: StatusCode.UNIMPLEMENTED, error details:", [0], [True]),
         ("Failed to encode span batch: no", [0, 1, 2], [True, True, True]),
     ],

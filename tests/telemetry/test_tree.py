@@ -94,6 +94,37 @@ def test_a_retried_call_shows_what_was_tried_and_what_was_waited_for():
     ]
 
 
+@pytest.mark.parametrize(
+    "role", [("reask", "asked again"), ("fallback", "fallback"), ("hedge", "hedge"), ("new", "new")]
+)
+def test_a_further_inference_says_why_there_is_it(role):
+    (_, second) = lines(call(), chat(lasts=1, overcoat__inference__role=role[0], **TOKENS, **COST))
+    assert re.fullmatch(rf"└ chat +1.00 s +812→96 tok  \$0.000180 +{role[1]}", second)
+
+
+@pytest.mark.parametrize(
+    ("given", "note"),
+    [
+        ({"overcoat__budget__result": "refused", "overcoat__budget__name": "team"}, "refused by the budget 'team'"),
+        ({"overcoat__budget__result": "uncounted", "overcoat__budget__name": "a"}, "not counted by the budget 'a'"),
+        (
+            {"overcoat__budget__result": "overrun", "overcoat__budget__name": "a"},
+            "more than was reserved of the budget 'a'",
+        ),
+        ({"overcoat__breaker__state": "half_open"}, "its circuit is now half open"),
+        ({"overcoat__degraded": "breaker,retry"}, "shared store away: breaker, retry"),
+        ({"links": [context(7, 0xDEF << 116)]}, "in the background, after trace def00000"),
+    ],
+)
+def test_what_is_out_of_the_ordinary_is_said(given, note):
+    assert lines(call(**given, **COST))[0].endswith(f"$0.000180  {note}")
+
+
+def test_a_budget_that_let_it_pass_is_not_mentioned():
+    (line,) = lines(call(overcoat__budget__result="settled", overcoat__budget__name="team", **COST))
+    assert "team" not in line
+
+
 def test_what_does_not_fit_the_terminal_stands_below_and_the_tree_goes_on_beside_it():
     assert lines(*RETRIED, width=75)[:3] == [
         "call openai/gpt-4o-mini  ✓  1.24 s  miss  812→96 tok  $0.000180",
@@ -123,6 +154,19 @@ def test_a_hit_shows_what_it_saved_and_where_its_answer_is_from(age, saved, link
         span("cache.get", 2, 1, overcoat__cache__result="hit", overcoat__cache__age=age, links=links),
     )
     assert lines(*spans) == [f"call openai/gpt-4o-mini  ✓  0.4 ms  {expected}"]
+
+
+def test_a_stale_answer_shows_what_it_made_up_for():
+    saved, waste = {"overcoat__cost__saved_usd": 0.00018}, {"overcoat__cost__wasted_usd": 0.0001}
+    spans = (
+        call(lasts=0.2, overcoat__cache__result="stale", overcoat__cache__reason="if_error", **saved, **waste),
+        span("cache.get", 2, 1, overcoat__cache__result="stale", overcoat__cache__age=90, links=(context(9),)),
+        chat(3, lasts=0.2, error="server_error"),
+    )
+    assert lines(*spans)[:2] == [
+        "call openai/gpt-4o-mini  ✓  200 ms  stale  saved $0.000180  $0.000100 wasted  from trace abc00000  2 min old",
+        "└ chat                   ✗  200 ms  server_error",
+    ]
 
 
 def coalesced(number: int, *, error: str | None = None, **given: Any) -> tuple[ReadableSpan, ReadableSpan]:

@@ -1,14 +1,17 @@
-"""The record as OpenTelemetry has it: spans, metrics, and what an application sets up to see them."""
+"""The record as others see it: spans, metrics, events and log lines, and what an application sets up for them."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from overcoat.telemetry.log_lines import JsonFormatter
+from overcoat.telemetry.redaction import redact
+
 if TYPE_CHECKING:
     from overcoat.telemetry.providers import Telemetry as Telemetry
     from overcoat.telemetry.providers import setup as setup
 
-__all__ = ["Telemetry", "setup"]
+__all__ = ["JsonFormatter", "Telemetry", "redact", "setup"]
 
 
 def __getattr__(name: str) -> Any:

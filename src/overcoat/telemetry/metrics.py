@@ -1,38 +1,53 @@
-"""The record as metrics: the conventions' two histograms, and counters of our own that cost a dict update each."""
+"""The record as metrics: histograms of what takes time and tokens, and counters that cost a dict update each."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
-from decimal import Decimal
-from typing import Any
+from collections.abc import Iterable, Sequence
+from threading import Lock
+from typing import get_args
 from weakref import WeakKeyDictionary
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter_provider
 
 from overcoat._version import __version__
+from overcoat.accounting import ZERO
 from overcoat.arithmetic.dollars import EXACT
-from overcoat.record import Call
+from overcoat.caching.failures import StoreOperation, store_failures
+from overcoat.classification import Kind
+from overcoat.pricing.usage import ANOMALIES
+from overcoat.record import (
+    BypassReason,
+    CacheResult,
+    Call,
+    CircuitState,
+    Inference,
+    MissReason,
+    Outcome,
+    RefusedReason,
+    ReloadResult,
+    Role,
+    StaleReason,
+    Wait,
+    WaitSource,
+)
+from overcoat.shared import circuits
 from overcoat.telemetry import names
+from overcoat.telemetry.budget_metrics import BudgetMetrics
+from overcoat.telemetry.series import Sums, Tag, create_counters
 
+MOST_VALUES = 100
+"""Of each tag that is a label; the calls of all other values are counted together, as "other"."""
 
-class Sums:
-    """A counter whose sums we keep: `Counter.add` costs 8 microseconds, and a dict update 0.2.
-
-    Args:
-        *labels: The names of the attributes, in the order of a key's parts; None leaves one out.
-    """
-
-    def __init__(self, *labels: str) -> None:
-        self._labels = labels
-        self.of: dict[tuple[str | None, ...], Any] = defaultdict(int)
-
-    def observe(self, _: CallbackOptions) -> Iterable[Observation]:
-        """Return what an observable instrument asks for."""
-        # A copy, since another thread's call may add a series meanwhile.
-        for key, value in list(self.of.items()):
-            attributes = {name: part for name, part in zip(self._labels, key, strict=True) if part is not None}
-            yield Observation(float(value) if isinstance(value, Decimal) else value, attributes)
+_CACHE_REASONS: dict[CacheResult, tuple[str | None, ...]] = {
+    "bypass": get_args(BypassReason),
+    "miss": (None, *get_args(MissReason)),
+    "refused": get_args(RefusedReason),
+    "stale": get_args(StaleReason),
+}
+"""Of results that have any."""
+_ATTEMPTS_END = tuple(kind.value for kind in Kind if kind not in (Kind.REFUSED, Kind.UNKNOWN))
+"""Besides these, by the class of an exception that nobody knows; what is refused is no attempt."""
 
 
 class Metrics:
@@ -46,62 +61,170 @@ class Metrics:
             description="GenAI operation duration.",
             explicit_bucket_boundaries_advisory=names.DURATION_BOUNDS,
         )
+        self.attempt_duration = meter.create_histogram(
+            names.METRIC_ATTEMPT_DURATION,
+            unit="s",
+            description="Duration of requests to providers, without waits and retries.",
+            explicit_bucket_boundaries_advisory=names.DURATION_BOUNDS,
+        )
         self.tokens = meter.create_histogram(
             names.TOKEN_USAGE,
             unit="{token}",
             description="Number of input and output tokens used.",
             explicit_bucket_boundaries_advisory=names.TOKEN_BOUNDS,
         )
+        self._lock = Lock()  # sums are read and written back, and an application may have several loops in threads
+        self._values: dict[str, set[str]] = defaultdict(set)
         self._calls = Sums(names.MODEL, names.OUTCOME)
         self._attempts = Sums(names.MODEL, names.ERROR_TYPE)
+        self._attempt_time = Sums(names.MODEL, names.ERROR_TYPE)
         self._inferences = Sums(names.MODEL, names.ROLE)
+        self._tokens = Sums(names.MODEL, names.TOKEN_KIND)
         self._give_ups = Sums(names.MODEL, names.GAVE_UP)
+        self._reloads = Sums(names.POLICY_RELOAD)
         self._turns = Sums(names.CIRCUIT, names.CIRCUIT_STATE)
         self._waited = Sums(names.MODEL, names.WAIT_SOURCE)
-        self._cache = Sums(names.CACHE_RESULT)
+        self._cache = Sums(names.CACHE_RESULT, names.CACHE_REASON)
+        failures = Sums(names.STORE_OPERATION)
+        failures.of = store_failures
         self._billed, self._saved, self._wasted = Sums(names.MODEL), Sums(names.MODEL), Sums(names.MODEL)
         self._unpriced = Sums(names.MODEL)
-        for name, unit, sums, description in (
-            (names.METRIC_CALLS, "{call}", self._calls, "Calls, by how they ended."),
-            (names.METRIC_ATTEMPTS, "{attempt}", self._attempts, "Requests sent to providers, by how they ended."),
-            (names.METRIC_INFERENCES, "{inference}", self._inferences, "Inferences, by their role."),
-            (names.METRIC_GIVE_UPS, "{inference}", self._give_ups, "Inferences that were not retried, by the reason."),
-            (names.METRIC_TURNS, "{turn}", self._turns, "Turns of breakers' circuits, by the new state."),
-            (names.METRIC_WAITED, "s", self._waited, "Time waited before attempts, by whose idea it was."),
-            (names.METRIC_CACHE, "{request}", self._cache, "What the cache did."),
-            (names.METRIC_COST_BILLED, "USD", self._billed, "What providers charge."),
-            (names.METRIC_COST_SAVED, "USD", self._saved, "What answers from the cache would have cost."),
-            (names.METRIC_COST_WASTED, "USD", self._wasted, "The part of what is billed that bought no answer."),
-            (names.METRIC_UNPRICED, "{call}", self._unpriced, "Calls whose cost is unknown."),
-        ):
-            meter.create_observable_counter(name, [sums.observe], unit=unit, description=description)
+        self._anomalies = Sums(names.MODEL, names.USAGE_ANOMALY)
+        self._degraded = Sums(names.LAYER)
+        create_counters(
+            meter,
+            (
+                (names.METRIC_CALLS, "{call}", self._calls, "Calls, by how they ended."),
+                (names.METRIC_ATTEMPTS, "{attempt}", self._attempts, "Requests sent to providers, by how they ended."),
+                (names.METRIC_ATTEMPT_TIME, "s", self._attempt_time, "What they took, without waits and retries."),
+                (names.METRIC_INFERENCES, "{inference}", self._inferences, "Inferences, by their role."),
+                (names.METRIC_TOKENS, "{token}", self._tokens, "Tokens that providers charge for."),
+                (names.METRIC_GIVE_UPS, "{inference}", self._give_ups, "Inferences not retried, by the reason."),
+                (names.METRIC_RELOADS, "{reload}", self._reloads, "Changes of policy files, by whether they hold."),
+                (names.METRIC_WAITED, "s", self._waited, "Time waited before attempts, by whose idea it was."),
+                (names.METRIC_CACHE, "{request}", self._cache, "What the cache did, and why."),
+                (names.METRIC_STORE_FAILURES, "{failure}", failures, "What caches' stores could not do."),
+                (
+                    names.METRIC_DEGRADED,
+                    "{call}",
+                    self._degraded,
+                    "Calls whose shared store was out of reach, by layer.",
+                ),
+                (names.METRIC_COST_BILLED, "USD", self._billed, "What providers charge."),
+                (names.METRIC_COST_SAVED, "USD", self._saved, "What answers from the cache would have cost."),
+                (names.METRIC_COST_WASTED, "USD", self._wasted, "The part of what is billed that bought no answer."),
+                (names.METRIC_UNPRICED, "{call}", self._unpriced, "Calls whose cost is unknown."),
+                (names.METRIC_ANOMALIES, "{attempt}", self._anomalies, "Attempts whose token counts made no sense."),
+            ),
+        )
+        meter.create_observable_counter(
+            names.METRIC_TURNS,
+            [self._observe_turns],
+            unit="{turn}",
+            description="Turns of breakers' circuits, by the new state.",
+        )
+        self._budgets = BudgetMetrics(meter)
 
-    def count(self, call: Call) -> None:
-        """Add a finished *call* to the counters."""
+    def expect(self, model: str | None) -> None:
+        """Begin at 0 what can be counted of *model*: the first event of a series that was not there is no increase."""
+        name = model or "unknown"
+        with self._lock:
+            if (name, "ok") in self._calls.of:
+                return
+            for outcome in get_args(Outcome):
+                self._calls.of[name, outcome] += 0
+            for error_type in (None, *_ATTEMPTS_END):
+                self._attempts.of[name, error_type] += 0
+                self._attempt_time.of[name, error_type] += 0.0
+            for role in get_args(Role):
+                self._inferences.of[name, role] += 0
+            for kind in ("input", "output"):
+                self._tokens.of[name, kind] += 0
+            for source in get_args(WaitSource):
+                self._waited.of[name, source] += 0
+            for anomaly in ANOMALIES:
+                self._anomalies.of[name, anomaly] += 0
+            for dollars in (self._billed, self._saved, self._wasted):
+                dollars.of[name,] += ZERO
+            self._unpriced.of[name,] += 0
+            for result in get_args(CacheResult):
+                for reason in _CACHE_REASONS.get(result, (None,)):
+                    self._cache.of[result, reason] += 0
+            for result in get_args(ReloadResult):
+                self._reloads.of[result,] += 0
+            for operation in get_args(StoreOperation):
+                store_failures[operation,] += 0
+
+    def count(self, call: Call, tags: Sequence[str] = ()) -> None:
+        """Add a finished *call* to the counters; the *tags* that are named become labels of calls, tokens and costs."""
+        with self._lock:
+            self._count(call, self._tagged(call, tags) if tags else ())
+
+    def _count(self, call: Call, tags: tuple[Tag, ...]) -> None:
         model = call.model or "unknown"
-        self._calls.of[model, call.outcome] += 1
+        self._calls.of[model, call.outcome, *tags] += 1
         for inference in call.inferences:
-            asked = inference.model or "unknown"
-            self._inferences.of[asked, inference.role] += 1
-            for attempt in inference.attempts:
-                self._attempts.of[asked, attempt.error_type] += 1
-            for wait in inference.waits:
-                self._waited.of[asked, wait.source] += wait.duration
-            if inference.gave_up is not None:
-                self._give_ups.of[asked, inference.gave_up] += 1
+            self._count_inference(inference, inference.model or "unknown", tags)
+        for result in call.reloads:
+            self._reloads.of[result,] += 1
+        for layer in call.degraded:
+            self._degraded.of[layer,] += 1
+        if call.waits:
+            self._count_waits(model, call.waits)
+        if call.reservations:
+            self._budgets.count(call.reservations)
         for turn in call.turns:
             self._turns.of[turn.circuit, turn.state] += 1
         if call.cache is not None:
-            self._cache.of[call.cache.result,] += 1
+            self._cache.of[call.cache.result, call.cache.reason] += 1
         billed, saved, wasted = call.cost.billed, call.cost.saved, call.cost.wasted
         if billed is None or saved is None or wasted is None:
-            self._unpriced.of[model,] += 1
+            self._unpriced.of[model, *tags] += 1
         if billed:
-            self._billed.of[model,] = EXACT.add(self._billed.of[model,], billed)
+            self._billed.of[model, *tags] = EXACT.add(self._billed.of[model, *tags], billed)
         if saved:
-            self._saved.of[model,] = EXACT.add(self._saved.of[model,], saved)
+            self._saved.of[model, *tags] = EXACT.add(self._saved.of[model, *tags], saved)
         if wasted:
-            self._wasted.of[model,] = EXACT.add(self._wasted.of[model,], wasted)
+            self._wasted.of[model, *tags] = EXACT.add(self._wasted.of[model, *tags], wasted)
+
+    def _count_inference(self, inference: Inference, model: str, tags: tuple[Tag, ...]) -> None:
+        self._inferences.of[model, inference.role] += 1
+        for attempt in inference.attempts:
+            ended = model, attempt.error_type
+            self._attempts.of[ended] += 1
+            self._attempt_time.of[ended] += attempt.duration or 0.0
+            if (usage := attempt.usage) is not None:
+                self._tokens.of[model, "input", *tags] += usage.input_tokens or 0
+                self._tokens.of[model, "output", *tags] += usage.output_tokens or 0
+            if attempt.anomaly is not None:
+                self._anomalies.of[model, attempt.anomaly] += 1
+        if inference.waits:
+            self._count_waits(model, inference.waits)
+        if inference.gave_up is not None:
+            self._give_ups.of[model, inference.gave_up] += 1
+
+    def _count_waits(self, model: str, waits: Sequence[Wait]) -> None:
+        for wait in waits:
+            self._waited.of[model, wait.source] += wait.duration
+
+    def _tagged(self, call: Call, listed: Sequence[str]) -> tuple[Tag, ...]:
+        pairs: list[Tag] = []
+        for name in listed:
+            value = call.tags.get(name)
+            if value is None:
+                continue
+            known = self._values[name]
+            if len(known) < MOST_VALUES:
+                known.add(value)
+            pairs.append((names.TAG + name, value if value in known else "other"))
+        return tuple(pairs)
+
+    def _observe_turns(self, options: CallbackOptions) -> Iterable[Observation]:
+        with self._lock:
+            for circuit in list(circuits):
+                for state in get_args(CircuitState):
+                    self._turns.of[circuit, state] += 0
+        return self._turns.observe(options)
 
 
 _of: WeakKeyDictionary[MeterProvider, Metrics] = WeakKeyDictionary()

@@ -2,31 +2,41 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import socket
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from threading import Timer
 from types import TracebackType
 from typing import TYPE_CHECKING, Literal, Self, TextIO
 from urllib.parse import urlsplit
 
-from opentelemetry import metrics, trace
+from opentelemetry import _logs, metrics, trace
+from opentelemetry.sdk._logs import LoggerProvider
+from opentelemetry.sdk._logs.export import BatchLogRecordProcessor, LogRecordExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import MetricExporter, PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import SERVICE_NAME, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 
+from overcoat.telemetry.content import capture_by_environment
+
 if TYPE_CHECKING:
     from overcoat.telemetry.tree import TreeSpanProcessor
 
 logger = logging.getLogger("overcoat")
 
-Signal = Literal["TRACES", "METRICS"]
+Signal = Literal["TRACES", "METRICS", "LOGS"]
+Exporter = SpanExporter | MetricExporter | LogRecordExporter
 
 _ENDPOINTS = {"grpc": "http://localhost:4317", "http/protobuf": "http://localhost:4318"}  # the exporters' defaults
 _PROBE = 0.5  # seconds
+_QUEUE = 2**15
+"""Spans that wait for export at most: the SDK's 2,048 are less than what a burst of a thousand calls leaves behind, and
+with four times as many the garbage collector's pauses grow to half a second where the collector is away."""
 _OUTAGE = 120.0  # seconds: failures that are not further apart are one outage; metrics are exported once a minute
 
 
@@ -37,14 +47,17 @@ class Telemetry:
     Attributes:
         tracer_provider: The global one.
         meter_provider: The global one.
+        logger_provider: The global one; None where log events are not exported.
         endpoint: Where traces are exported to; None where they are not.
         tree: What prints calls; None where nothing does.
     """
 
     tracer_provider: TracerProvider
     meter_provider: MeterProvider
+    logger_provider: LoggerProvider | None
     endpoint: str | None
     tree: TreeSpanProcessor | None
+    _exporters: tuple[Exporter, ...] = field(repr=False)
 
     def together(self) -> AbstractContextManager[None]:
         """Print the calls that end inside when it is left, and those that got one and the same answer as one line."""
@@ -54,11 +67,29 @@ class Telemetry:
         """Export what has been recorded, and wait for it for up to *timeout* seconds."""
         self.tracer_provider.force_flush(int(timeout * 1000))
         self.meter_provider.force_flush(timeout * 1000)
+        if self.logger_provider is not None:
+            self.logger_provider.force_flush(int(timeout * 1000))
 
-    def shutdown(self) -> None:
-        """Flush and end the export. A process that exits does so by itself."""
-        self.tracer_provider.shutdown()
-        self.meter_provider.shutdown()
+    def shutdown(self, timeout: float = 5.0) -> None:
+        """Flush and end the export; what a collector has not taken by *timeout* seconds is lost, which the log says.
+
+        A process that exits does so by itself. The SDK's own end would wait for a collector that is away for half a
+        minute.
+        """
+        atexit.unregister(self.shutdown)
+        # It ends the exporters' retries. pyright: the SDK's **kwargs have no type.
+        giving_up = [Timer(timeout, each.shutdown) for each in self._exporters]  # pyright: ignore[reportUnknownMemberType, reportUnknownArgumentType]
+        for timer in giving_up:
+            timer.daemon = True
+            timer.start()
+        try:
+            self.tracer_provider.shutdown()
+            self.meter_provider.shutdown()
+            if self.logger_provider is not None:
+                self.logger_provider.shutdown()
+        finally:
+            for timer in giving_up:
+                timer.cancel()
 
     def __enter__(self) -> Self:
         return self
@@ -76,14 +107,16 @@ def setup(
     otlp: Literal["auto"] | bool = "auto",
     trace_url: str | None = None,
 ) -> Telemetry:
-    """Make the tracer and meter providers of an application and set them as the global ones; once, at its start.
+    """Make the providers of an application and set them as the global ones; once, at its start.
 
     The standard variables hold (https://opentelemetry.io/docs/languages/sdk-configuration/): OTEL_SERVICE_NAME,
     OTEL_RESOURCE_ATTRIBUTES, OTEL_TRACES_SAMPLER, OTEL_SDK_DISABLED, OTEL_EXPORTER_OTLP_* with the protocols "grpc"
-    (where it says none) and "http/protobuf", and "none" for OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER.
+    (where it says none) and "http/protobuf", and "none" for OTEL_TRACES_EXPORTER and OTEL_METRICS_EXPORTER. Log events
+    are exported where OTEL_LOGS_EXPORTER is "otlp", or where it says nothing and contents are captured as events by
+    OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT.
 
-    While a collector is away one line is logged, not one every few seconds. What Jaeger answers to metrics, which it
-    does not take, is not logged at all.
+    While a collector is away one line is logged, not one every few seconds. What Jaeger answers to metrics and logs,
+    which it does not take, is not logged at all.
 
     Args:
         service_name: The application's name in Jaeger, where the environment gives none.
@@ -95,24 +128,41 @@ def setup(
         RuntimeError: There are global providers already.
         ValueError: OTEL_EXPORTER_OTLP_PROTOCOL is neither of the two.
     """
-    traces, numbers = (_endpoint(signal, otlp) for signal in ("TRACES", "METRICS"))
+    traces, numbers, logs = (_endpoint(signal, otlp) for signal in ("TRACES", "METRICS", "LOGS"))
     resource = _resource(service_name)
-    tracer_provider = TracerProvider(resource=resource)
+    exporters: list[Exporter] = []
+    tracer_provider = TracerProvider(resource=resource, shutdown_on_exit=False)
     if traces is not None:
-        tracer_provider.add_span_processor(BatchSpanProcessor(_span_exporter()))
+        exporters.append(spans := _span_exporter())
+        tracer_provider.add_span_processor(BatchSpanProcessor(spans, max_queue_size=_queue_size()))
     printer = None
     if tree is not False:
         from overcoat.telemetry.tree import TreeSpanProcessor  # noqa: PLC0415 - rich, for those who want it
 
         printer = TreeSpanProcessor(None if tree is True else tree, trace_url=trace_url if traces else None)
         tracer_provider.add_span_processor(printer)
-    readers = () if numbers is None else (PeriodicExportingMetricReader(_metric_exporter()),)
-    meter_provider = MeterProvider(readers, resource=resource)
+    readers: list[PeriodicExportingMetricReader] = []
+    if numbers is not None:
+        exporters.append(exporter := _metric_exporter())
+        readers.append(PeriodicExportingMetricReader(exporter))
+    meter_provider = MeterProvider(readers, resource=resource, shutdown_on_exit=False)
+    logger_provider = None
+    if logs is not None:
+        exporters.append(lines := _log_exporter())
+        logger_provider = LoggerProvider(resource, shutdown_on_exit=False)
+        logger_provider.add_log_record_processor(BatchLogRecordProcessor(lines))
     _log_outages_once()
     trace.set_tracer_provider(tracer_provider)
     metrics.set_meter_provider(meter_provider)
-    telemetry = Telemetry(tracer_provider, meter_provider, traces, printer)
-    if trace.get_tracer_provider() is not tracer_provider or metrics.get_meter_provider() is not meter_provider:
+    if logger_provider is not None:
+        _logs.set_logger_provider(logger_provider)
+    telemetry = Telemetry(tracer_provider, meter_provider, logger_provider, traces, printer, tuple(exporters))
+    atexit.register(telemetry.shutdown)
+    if (
+        trace.get_tracer_provider() is not tracer_provider
+        or metrics.get_meter_provider() is not meter_provider
+        or (logger_provider is not None and _logs.get_logger_provider() is not logger_provider)
+    ):
         telemetry.shutdown()
         raise RuntimeError("setup(): there are global providers already; call it once, before anything else sets them")
     return telemetry
@@ -126,7 +176,9 @@ def _resource(service_name: str | None) -> Resource:
 
 def _endpoint(signal: Signal, otlp: Literal["auto"] | bool) -> str | None:
     """Return where the exporter of *signal* will send to; None where there is to be none."""
-    wanted = os.environ.get(f"OTEL_{signal}_EXPORTER", "otlp").split(",")
+    # Who has no use for events has no collector for them: Jaeger takes none.
+    usual = "otlp" if signal != "LOGS" or "events" in capture_by_environment() else "none"
+    wanted = os.environ.get(f"OTEL_{signal}_EXPORTER", usual).split(",")
     if otlp is False or "otlp" not in wanted or os.environ.get("OTEL_SDK_DISABLED", "").lower() == "true":
         return None
     named = _variable(signal, "ENDPOINT")
@@ -136,6 +188,10 @@ def _endpoint(signal: Signal, otlp: Literal["auto"] | bool) -> str | None:
             logger.warning("nothing listens at %s: %s are not exported", endpoint, signal.lower())
         return None
     return endpoint
+
+
+def _queue_size() -> int | None:
+    return None if "OTEL_BSP_MAX_QUEUE_SIZE" in os.environ else _QUEUE  # None is what the variable says
 
 
 def _protocol(signal: Signal) -> str:
@@ -181,6 +237,16 @@ def _metric_exporter() -> MetricExporter:
     return http.OTLPMetricExporter()
 
 
+def _log_exporter() -> LogRecordExporter:
+    if _protocol("LOGS") == "grpc":
+        from opentelemetry.exporter.otlp.proto.grpc import _log_exporter as grpc  # noqa: PLC0415
+
+        return grpc.OTLPLogExporter()
+    from opentelemetry.exporter.otlp.proto.http import _log_exporter as http  # noqa: PLC0415
+
+    return http.OTLPLogExporter()
+
+
 class _OncePerOutage(logging.Filter):
     """Lets the first of the exporters' complaints about a collector through, and all that is about something else."""
 
@@ -190,9 +256,10 @@ class _OncePerOutage(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        if not message.startswith(("Transient error", "Failed to export")):
+        if not message.startswith(("Transient error", "Failed to export", "Exporter already shutdown")):
             return True
-        if "metrics" in message and ("UNIMPLEMENTED" in message or "code: 404" in message):
+        refused = "UNIMPLEMENTED" in message or "code: 404" in message
+        if refused and ("metrics" in message or "logs" in message):
             return False  # Jaeger's answer: it takes traces only
         known = record.created - self._failed < _OUTAGE
         self._failed = record.created

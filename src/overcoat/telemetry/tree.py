@@ -24,7 +24,7 @@ logger = logging.getLogger("overcoat")
 
 Ids = tuple[int, int]  # trace id and span id
 
-_SERVED = ("hit", "coalesced")
+_SERVED = ("hit", "stale", "coalesced")
 _KEPT_APART = {"bypass": "cache bypassed", "refused": "not kept"}
 _GAVE_UP = {
     "attempts": "no attempts left",
@@ -32,7 +32,18 @@ _GAVE_UP = {
     "non_retryable": "not retried",
     "server_delay": "told to wait too long",
 }
-_SOURCES = {"limiter": "for our own limit", "policy": "by the policy", "server": "as the server asked"}
+_ROLES = {"reask": "asked again", "fallback": "fallback", "hedge": "hedge"}
+_BUDGET_RESULTS = {
+    "refused": "refused by the budget",
+    "uncounted": "not counted by the budget",
+    "overrun": "more than was reserved of the budget",
+}
+_SOURCES = {
+    "budget": "for the budget",
+    "limiter": "for our own limit",
+    "policy": "by the policy",
+    "server": "as the server asked",
+}
 
 _LABEL, _TIME, _CACHE = 24, 7, 4  # columns at least, so that the lines of one tree stand under those of another
 # For terminals that are not UTF-8, sign for sign, so that columns stay.
@@ -290,6 +301,9 @@ def _call(call: _Node) -> _Row:
     if wasted := of.get(names.COST_WASTED):
         notes.append(f"{dollars(wasted)} wasted")
     notes.extend(_error(of))
+    notes.extend(_decisions(of))
+    if call.links:
+        notes.append(f"in the background, after {_trace(call.links[0])}")
     if result in _SERVED:
         tokens, cost = "", _saved([call])
         notes.extend(_origin(call))
@@ -314,6 +328,9 @@ def _inference(chat: _Node, parent: _Node | None) -> _Row:
     of = chat.attributes
     above: Mapping[str, Any] = parent.attributes if parent else {}
     notes: list[str] = []
+    role: str | None = of.get(names.ROLE)
+    if role is not None:
+        notes.append(_ROLES.get(role, role))
     if of.get(names.OUTPUT_TYPE) == "json":
         notes.append("JSON mode")
     if read := of.get(names.CACHE_READ_INPUT_TOKENS):
@@ -359,12 +376,26 @@ def _error(of: Mapping[str, Any]) -> Iterator[str]:
         yield error if gave_up is None else f"{error}, {_GAVE_UP.get(gave_up, gave_up)}"
 
 
+def _decisions(of: Mapping[str, Any]) -> Iterator[str]:
+    """What budgets, breakers and shared state made of a call, where that is out of the ordinary."""
+    if (result := of.get(names.BUDGET_RESULT)) in _BUDGET_RESULTS:
+        yield f"{_BUDGET_RESULTS[result]} {of[names.BUDGET_NAME]!r}"
+    if (state := of.get(names.CIRCUIT_STATE)) is not None:
+        yield f"its circuit is now {state.replace('_', ' ')}"
+    if (degraded := of.get(names.DEGRADED)) is not None:
+        yield f"shared store away: {degraded.replace(',', ', ')}"
+
+
 def _origin(call: _Node) -> Iterator[str]:
     if call.made_by is not None:
-        yield f"from trace {call.made_by[0]:032x}"[:19]  # its beginning does for the eye
+        yield f"from {_trace(call.made_by)}"
     age = call.lookup.attributes.get(names.CACHE_AGE, 0.0) if call.lookup else 0.0
     if age >= 1:
         yield f"{_time(age)} old"
+
+
+def _trace(ids: Ids) -> str:
+    return f"trace {ids[0]:032x}"[:14]  # its beginning does for the eye
 
 
 def _tokens(inferences: Iterable[_Node]) -> str:

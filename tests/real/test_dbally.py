@@ -15,7 +15,7 @@ from overcoat.testing import Provider, error
 from .litellm_loop import run
 from .parts import need
 
-EXAMPLE = Path(__file__).parents[2] / "examples" / "dbally_sqlite.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dbally" / "custom_llm.py"
 MODEL = "openai/gpt-4o-mini"
 INPUT, OUTPUT = Decimal("0.15") / 1_000_000, Decimal("0.60") / 1_000_000  # dollars a token, by OpenAI's price list
 
@@ -38,7 +38,7 @@ TABLE, EXPLANATION = "based on the table provided", "describe a table generated 
 def example():
     need("litellm")
     need("dbally")
-    spec = spec_from_file_location("dbally_sqlite", EXAMPLE)
+    spec = spec_from_file_location("dbally_custom_llm", EXAMPLE)
     assert spec is not None
     assert spec.loader is not None
     module = module_from_spec(spec)
@@ -64,7 +64,7 @@ def own(example, provider, **options):
 
 def wrapped(example, provider):
     """Return the LLM whose client is db-ally's."""
-    return without_waits(example.StackedLiteLLM(MODEL, base_url=provider.url, api_key="k"))
+    return without_waits(example.ready_made(provider.url, "k"))
 
 
 def without_waits(llm):

@@ -1,9 +1,10 @@
-"""db-ally asks a SQLite database through an LLM client of one's own, with overcoat's layers around it.
+"""db-ally's how-to for a custom LLM, step by step, with overcoat's layers around its client.
 
-    python examples/dbally_sqlite.py
+    python examples/dbally/custom_llm.py
 
-It needs no key and no network: what answers is a provider on this machine that replies as a model would, and that
-refuses the first request. The steps are those of db-ally's how-to for custom LLMs.
+The steps are those of https://db-ally.deepsense.ai/how-to/llms/custom/, in the order in which Python needs them. It
+needs no key and no network: what answers is a provider on this machine that replies as a model would, and that refuses
+the first request. What is asked about is a library in a SQLite database.
 """
 
 import asyncio
@@ -26,17 +27,17 @@ try:
     from dbally.collection import Collection
     from dbally.llms.base import LLM
     from dbally.llms.clients.base import LLMClient, LLMOptions
-    from dbally.llms.clients.litellm import LiteLLMClient, LiteLLMOptions
-    from dbally.llms.litellm import LiteLLM
     from dbally.prompt.template import ChatFormat, PromptTemplate
     from dbally.views.freeform.text2sql import BaseText2SQLView, ColumnConfig, TableConfig
+
+    from overcoat.dbally import LiteLLM, report, trace
 except ModuleNotFoundError as missing:
     sys.exit(f"{missing}. This example needs db-ally, and that needs Python 3.11: pip install 'overcoat[dbally]'")
 
 litellm.suppress_debug_info = True  # else it prints advice at every error, those that are retried included
 
 
-# 1. The options.
+# Customising LLM options: what `LiteLLMOptions` does not have, or should not.
 
 
 @dataclass
@@ -47,7 +48,7 @@ class MyLLMOptions(LLMOptions):
     max_tokens: int = 4096
 
 
-# 2. The client.
+# Step 2: Create the custom LLM client.
 
 
 class MyLLMClient(LLMClient[MyLLMOptions]):
@@ -77,10 +78,11 @@ class MyLLMClient(LLMClient[MyLLMOptions]):
         event.prompt_tokens = response.usage.prompt_tokens
         event.completion_tokens = response.usage.completion_tokens
         event.total_tokens = response.usage.total_tokens
+        report(event, finish_reason=response.choices[0].finish_reason, response_model=response.model)
         return response.choices[0].message.content
 
 
-# 3. The LLM.
+# Step 1: Define the subclass. Step 3: Use a tokenizer to count tokens.
 
 
 class MyLLM(LLM[MyLLMOptions]):
@@ -107,29 +109,16 @@ class MyLLM(LLM[MyLLMOptions]):
         return sum(litellm.token_counter(model=model, text=message["content"]) for message in prompt.chat)
 
 
-# Or, in place of all three, around the client that db-ally brings.
+# Or, in place of all of that, for what litellm calls: db-ally's own `LiteLLM`, its client in layers.
 
 
-@dataclass
-class OneRequestOptions(LiteLLMOptions):
-    """All that litellm can be told, and that it leaves retries to `Retry`: else a failing request is three."""
-
-    max_retries: int = 0
-
-
-class StackedLiteLLM(LiteLLM):
-    """db-ally's LLM, its client in layers."""
-
-    _options_cls = OneRequestOptions
-
-    @cached_property
-    def client(self) -> LiteLLMClient:
-        """The one stack of this LLM; db-ally's own property makes a new client for every call."""
-        client = LiteLLMClient(self.model_name, base_url=self.base_url, api_key=self.api_key)
-        return stack(client, Trace(), Cache(ttl="1h"), Retry(max_attempts=4), Meter())
+def ready_made(base_url: str | None = None, api_key: str | None = None) -> LiteLLM:
+    """Return one that does what the class above does; `policy="overcoat.yaml"` would take the layers from a file."""
+    layers = (Trace(), Cache(ttl="1h"), Retry(max_attempts=4), Meter())
+    return LiteLLM("openai/gpt-4o-mini", base_url=base_url, api_key=api_key, layers=layers)
 
 
-# 4. What is asked about: a library. The model chooses between a view whose filters and aggregations are ours, and one
+# What is asked about: a library. The model chooses between a view whose filters and aggregations are ours, and one
 # for which it writes the SQL.
 
 SHELF = [
@@ -208,7 +197,7 @@ def collection_of(llm: LLM[Any], engine: sqlalchemy.Engine) -> Collection:
     return collection
 
 
-# 5. What answers in place of a model: a script that looks at what db-ally asks.
+# What answers in place of a model: a script that looks at what db-ally asks.
 
 OLD_POLISH = "Which Polish books were published before 1970?"
 BY_LANGUAGE = "How many books are there in each language?"
@@ -247,7 +236,7 @@ def reply(request: Received) -> Step:
     return answer(text, prompt_tokens=len(prompt) // 4, completion_tokens=len(text) // 4)
 
 
-# 6. Using it.
+# Using the custom LLM.
 
 
 async def main() -> None:
@@ -255,7 +244,7 @@ async def main() -> None:
     with Provider(reply) as provider:
         provider.script(rate_limited(retry_after=0.1))
         llm = MyLLM("openai/gpt-4o-mini", MyLLMOptions(temperature=0.0), base_url=provider.url, api_key="none")
-        collection = collection_of(llm, library())
+        collection = trace(collection_of(llm, library()))  # each ask is one trace
         for question in (OLD_POLISH, BY_LANGUAGE, BORROWED, OLD_POLISH):
             before = len(provider)
             with capture() as calls:

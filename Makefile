@@ -51,6 +51,7 @@ bench-peers: $(VENV)/.made ## Measure it beside other libraries, in an environme
 	@test -d $(VENV)-peers || $(bin)/python -m venv $(VENV)-peers
 	@$(VENV)-peers/bin/python -m pip install --quiet --editable . --requirement benchmarks/requirements-peers.txt
 	@$(VENV)-peers/bin/python benchmarks/peers.py
+	@$(VENV)-peers/bin/python benchmarks/peers_caches.py
 
 jaeger: ## Build Jaeger for the tests, once per version, outside this folder (needs Go; minutes)
 	@binary="$${XDG_CACHE_HOME:-$$HOME/.cache}/overcoat/jaeger-$(jaeger_version)"; \

@@ -15,7 +15,7 @@ def main() -> int:
     options = ["--check"] if parser.parse_args().check else []
     return max(
         subprocess.run([sys.executable, Path(__file__).with_name(name), *options], check=False).returncode  # noqa: S603 - our own
-        for name in ("overhead.py", "concurrency.py")
+        for name in ("overhead.py", "concurrency.py", "caches.py", "money.py", "retries.py", "export.py")
     )
 
 

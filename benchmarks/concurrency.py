@@ -34,10 +34,10 @@ class Slow(Provider):
         return await super().call(conversation, options, event, json_mode)
 
 
-async def wave(client: Any, *, equal: bool = False) -> tuple[float, float]:
+async def wave(client: Any, *, equal: bool = False, tasks: int = TASKS) -> tuple[float, float]:
     """Make all calls at once; return the seconds of wall and of processor time until the last has its answer."""
     start = 0 if equal else random.getrandbits(48)
-    conversations = [fresh(start if equal else start + number) for number in range(TASKS)]
+    conversations = [fresh(start if equal else start + number) for number in range(tasks)]
     cpu, wall = time.process_time(), time.perf_counter()
     await asyncio.gather(*(client.call(each, OPTIONS, LLMEvent(each, "Benchmark")) for each in conversations))
     return time.perf_counter() - wall, time.process_time() - cpu

@@ -165,12 +165,16 @@ class Floor:
         self._calls: dict[Any, int] = defaultdict(int)
         self._inferences: dict[Any, int] = defaultdict(int)
         self._attempts: dict[Any, int] = defaultdict(int)
+        self._attempt_time: dict[Any, float] = defaultdict(float)
+        self._token_sums: dict[Any, int] = defaultdict(int)
         self._lookups: dict[Any, int] = defaultdict(int)
         self._cost: dict[Any, Decimal] = defaultdict(Decimal)
         for name, sums in (
             (names.METRIC_CALLS, self._calls),
             (names.METRIC_INFERENCES, self._inferences),
             (names.METRIC_ATTEMPTS, self._attempts),
+            (names.METRIC_ATTEMPT_TIME, self._attempt_time),
+            (names.METRIC_TOKENS, self._token_sums),
             (names.METRIC_CACHE, self._lookups),
             (names.METRIC_COST_BILLED, self._cost),
         ):
@@ -237,9 +241,13 @@ class Floor:
             tokens_in, tokens_out = event.prompt_tokens or 0, event.completion_tokens or 0
             record.usage = Usage(tokens_in, tokens_out, event.total_tokens)
             record.cost = tokens_in * INPUT_RATE + tokens_out * OUTPUT_RATE
-            self._duration.record(time.perf_counter() - started, self._labels)
+            took = time.perf_counter() - started
+            self._attempt_time[_MODEL,] += took
+            self._duration.record(took, self._labels)
             self._tokens.record(tokens_in, self._labels_in)
             self._tokens.record(tokens_out, self._labels_out)
+            self._token_sums[_MODEL, (names.TOKEN_KIND, "input")] += tokens_in
+            self._token_sums[_MODEL, (names.TOKEN_KIND, "output")] += tokens_out
             span.set_attributes(
                 {
                     "gen_ai.request.temperature": options.temperature,

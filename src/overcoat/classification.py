@@ -10,6 +10,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any, TypeVar
 
+from overcoat.arithmetic.provider_quota import ProviderQuota, provider_quota
 from overcoat.arithmetic.server_delay import server_delay
 
 _T = TypeVar("_T")
@@ -93,6 +94,7 @@ class Failure:
         retry_after: Seconds that the provider, or a limiter of ours, wants us to wait. Finite and never negative.
         request_id: The provider's name for the request, for a support ticket.
         retryable: Whether a repetition can succeed: what the kind allows and the provider did not forbid.
+        quota: What the provider said is left of its limits; None where it said nothing.
     """
 
     kind: Kind
@@ -101,6 +103,7 @@ class Failure:
     retry_after: float | None = None
     request_id: str | None = None
     retryable: bool = False
+    quota: ProviderQuota | None = None
 
 
 # Codes that say more than the status they come with. They are compared whole and case-sensitively: Scaleway words its
@@ -234,6 +237,11 @@ def classify(error: BaseException, *, ambient: BaseException | None = None, now:
     return _by_hearsay(wrappers, now)
 
 
+def reported_quota(headers: object) -> ProviderQuota | None:
+    """Return what a client's *headers* of an answer say is left of the provider's limits, whatever they are."""
+    return provider_quota(_headers(headers), time.time())
+
+
 def _chain(error: BaseException, ambient: BaseException | None) -> Iterator[BaseException]:
     """Yield *error* and what it came from, each once: chains can be circular."""
     seen: set[int] = set()
@@ -310,6 +318,7 @@ def _failure(
         request_ids[0] if request_ids else None,
         # "true" is not listened to: it makes no bad request good.
         kind.retryable and headers.get("x-should-retry") != "false",
+        provider_quota(headers, now),
     )
 
 

@@ -22,7 +22,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overcoat import NOT_GIVEN, LLMOptions
-from overcoat.arithmetic.cache_key import _encode, client_identity, key_of, scope_of
+from overcoat.arithmetic.cache_key import _encode, client_identity, key_of, parts_of, scope_of
 from overcoat.options import TRANSPORT, Uncacheable, given_options
 
 HELLO = [{"role": "user", "content": "hello"}]
@@ -44,12 +44,12 @@ class OtherClient(Client):
     __module__, __qualname__ = "acme.llm", "OtherClient"
 
 
-def scope(client=None, namespace=None):
-    return scope_of(client_identity(client or Client()), namespace)
+def scope(client=None):
+    return scope_of(client_identity(client or Client()))
 
 
-def key(conversation=HELLO, options=None, *, json_mode=False, **client_and_namespace):
-    return key_of(scope(**client_and_namespace), conversation, given_options(options), json_mode=json_mode)
+def key(conversation=HELLO, options=None, *, json_mode=False, client=None, **more):
+    return key_of(scope(client), conversation, given_options(options), json_mode=json_mode, **more)
 
 
 # --- Equal requests ---
@@ -115,21 +115,23 @@ class Client:
 
 from overcoat.arithmetic.cache_key import client_identity, key_of, scope_of
 
-full = scope_of(client_identity(Client()), "acme")
+full = scope_of(client_identity(Client()))
 conversation = [
     {"role": "system", "content": "Be brief. \\u00e9\\u0301\\U0001f600"},
     {"content": [{"type": "text", "text": "hello"}], "role": "user"},
 ]
 options = {"stop": ["b", "a", "c"], "temperature": 0, "top_p": 0.1, "seed": -7, "tools": [{"z": None, "a": [True]}]}
-print(key_of(scope_of(client_identity(object()), None), [], {}, json_mode=False))
+print(key_of(scope_of(client_identity(object())), [], {}, json_mode=False))
 print(key_of(full, [{"role": "user", "content": "hello"}], {}, json_mode=True))
 print(key_of(full, conversation, options, json_mode=False))
+print(key_of(full, conversation, options, json_mode=False, namespace="acme", sample=3, parts={"b": [1], "a": None}))
 """
 
 PINNED = """\
-1ac552260adb4dce2c6509c6c3c151c0081574dd599fb20f016c67e063132aa5
-d1e7f2f2414b98a0111c3a6373fe3b828e09791874307fb3daace0c2881e719f
-d47f9cc100633a359cc645fd7133cf01e8d7dcf20cdc362e82d655128d47c642
+6fe743206a687e69d7095714cee9024c7f897d8e388ae5ac8ca6c55fd1012bbb
+2a4d1742c7590a0036cd6788f68dcbf222348061126af2d87b72aff005fc801d
+6d7395bcb429d7c08cec2114c4159555ba726480398712036f92fc3ec86d550d
+afe89c9becc088ecb043b97ced2b48e6b7691d4bf367e1ff0417d7ddeeed1c4e
 """
 
 
@@ -274,6 +276,14 @@ SCOPES = {
     "api_key as bytes are written": {"client": Client(api_key="b'a'")},
     "shifted": {"client": Client("gpt-4", base_url="o")},
     "shifted further": {"client": Client("gpt-4"), "namespace": "o"},
+    "sample": {"sample": 1},
+    "other sample": {"sample": 2},
+    "sample as options": {"options": {"sample": 1}},
+    "parts": {"parts": {"tools": ["a"]}},
+    "other parts": {"parts": {"tools": ["b"]}},
+    "empty parts": {"parts": {}},
+    "parts as options": {"options": {"tools": ["a"]}},
+    "parts that are a namespace": {"parts": "a"},
 }
 
 
@@ -286,8 +296,8 @@ def test_any_part_of_the_scope_keeps_apart(one, other):
 @given(st.text(min_size=8), st.text(min_size=8))
 def test_the_api_key_is_not_in_the_scope(one, other):
     """Nor is it in the key, which goes to other machines; but another one makes another scope."""
-    first, second = (scope_of((object, "gpt-4o", None, None, secret), None) for secret in (one, other))
-    plain = scope_of((object, "gpt-4o", None, None, "another"), None)
+    first, second = (scope_of((object, "gpt-4o", None, None, secret)) for secret in (one, other))
+    plain = scope_of((object, "gpt-4o", None, None, "another"))
     assert (one.encode() in first) == (one.encode() in plain)
     assert (first == second) == (one == other)
 
@@ -335,6 +345,8 @@ UNCACHEABLE = {
         ("the conversation", lambda value: {"conversation": [{"role": "user", "content": [{"secret": value}]}]}),
         ("the client's attributes", lambda value: {"client": Client(model_name=value)}),
         ("the client's attributes", lambda value: {"client": Client(api_version=value)}),
+        ("the client's cache_key_parts", lambda value: {"parts": value}),
+        ("the client's cache_key_parts", lambda value: {"parts": {"tools": [value]}}),
     ],
 )
 def test_what_cannot_be_told_apart_has_no_key(part, request_of, value):
@@ -452,3 +464,61 @@ def test_a_client_is_told_from_others_by_text_or_bytes_alone(name, value):
     """A mask is the same for all, and a list may change unseen; os.environ makes surrogates of what is no UTF-8."""
     with pytest.raises(Uncacheable, match=r"^the client's attributes hold a value that has no unambiguous encoding"):
         scope(Client(**{name: value}))
+
+
+# --- What a client adds ---
+
+
+class Adding(Client):
+    """Adds by a method, an attribute, or a property."""
+
+    def __init__(self, parts):
+        super().__init__()
+        self.cache_key_parts = parts
+
+
+class Failing(Client):
+    @property
+    def cache_key_parts(self):
+        return self.no_such_attribute
+
+
+class ByProperty(Client):
+    cache_key_parts = property(lambda self: None)
+
+
+class Passing(Client):
+    """Passes on to another client what it does not have itself."""
+
+    def __getattr__(self, name):
+        return getattr(Adding({"tools": ["a"]}), name)
+
+
+@pytest.mark.parametrize(
+    ("client", "parts"),
+    [
+        (Client(), None),
+        (Adding({"tools": ["a"]}), {"tools": ["a"]}),
+        (Adding(lambda: ["eu-west-1"]), ["eu-west-1"]),
+        (Adding(None), None),
+        (ByProperty(), None),
+        (Passing(), {"tools": ["a"]}),
+    ],
+)
+def test_the_parts_of_a_client(client, parts):
+    assert parts_of(client) == parts
+
+
+def fail():
+    raise RuntimeError("secret")
+
+
+@pytest.mark.parametrize(
+    ("client", "error"),
+    [(Adding(fail), "RuntimeError"), (Failing(), "AttributeError"), (Adding(int.from_bytes), "TypeError")],
+)
+def test_parts_that_cannot_be_had_are_not_left_out(client, error):
+    """Also where a property fails with an AttributeError, which `getattr` takes for "there is none"."""
+    with pytest.raises(Uncacheable, match=f"cache_key_parts raised {error}") as caught:
+        parts_of(client)
+    assert "secret" not in str(caught.value)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from overcoat.arithmetic.circuit import Circuit, CircuitRules
+from overcoat.arithmetic.circuit import Circuit, CircuitRules, Permit
 from overcoat.arithmetic.window import SLICES
 
 RULES = CircuitRules(
@@ -271,3 +271,42 @@ class CircuitMachine(RuleBasedStateMachine):
 
 TestCircuitMachine = CircuitMachine.TestCase
 TestCircuitMachine.settings = settings(max_examples=200, stateful_step_count=60, deadline=None)
+
+
+@given(
+    steps=st.lists(
+        st.tuples(
+            st.sampled_from([0, 0.25, 7, 10, 50, 99]),
+            st.sampled_from(["send", "send", "success", "failure", "failure", "neither", "quota"]),
+            st.integers(0, 9),
+        ),
+        max_size=80,
+    ),
+    probes=st.integers(1, 3),
+)
+def test_written_down_at_every_step_it_is_the_same(steps, probes):
+    """As it is kept where several processes share it: probes under way are counted outside."""
+    its = rules(half_open_calls=probes, min_calls=3)
+    circuit, written, now = Circuit(its), Circuit(its).dump(), 0.0
+    under_way: list[tuple[Permit, Permit]] = []
+    for pause, action, which in steps:
+        now += pause
+        probing = sum(theirs.probe for _, theirs in under_way)
+        loaded = Circuit.load(its, written, probing)
+        if action == "send":
+            mine, theirs = circuit.admit(), loaded.admit()
+            if mine is None:
+                assert circuit.advance(now) == loaded.advance(now)
+                mine, theirs = circuit.admit(), loaded.admit()
+            assert (mine is None) == (theirs is None)
+            if mine is not None:
+                assert (mine.era, mine.probe) == (theirs.era, theirs.probe)
+                under_way.append((mine, theirs))
+        elif under_way:
+            mine, theirs = under_way.pop(which % len(under_way))
+            loaded.probing -= theirs.probe
+            assert circuit.record(mine, action, now) == loaded.judge(theirs, action, now)
+        assert loaded.probing == circuit.probing
+        assert loaded.retry_after(now) == circuit.retry_after(now)
+        written = loaded.dump()
+        assert written == circuit.dump()

@@ -74,3 +74,19 @@ def test_the_reserve_comes_back():
     assert [balance.withdraw(0.0) for _ in range(4)] == [True, True, True, False]
     assert not balance.withdraw(9.9)
     assert [balance.withdraw(10.0) for _ in range(4)] == [True, True, True, False]
+
+
+@given(interleavings, st.floats(0, 2), st.integers(0, 5))
+def test_written_down_at_every_step_it_is_the_same(interleaving, ratio, reserve):
+    """As it is kept where several processes share it."""
+    balance, written, now = RetryBalance(ratio, reserve, WINDOW), RetryBalance(ratio, reserve, WINDOW).dump(), 0.0
+    for kind, pause in interleaving:
+        now += pause
+        loaded = RetryBalance.load(ratio, reserve, WINDOW, written)
+        if kind == "first":
+            balance.deposit(now)
+            loaded.deposit(now)
+        else:
+            assert balance.withdraw(now) == loaded.withdraw(now)
+        written = loaded.dump()
+        assert written == balance.dump()

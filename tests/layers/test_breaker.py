@@ -310,6 +310,7 @@ def test_each_transition_is_logged_once(caplog):
         *[({name: "5"}, "with its unit") for name in ("window", "open_for", "quota_open_for")],
         *[({name: 0}, "must be more than 0") for name in ("window", "open_for", "quota_open_for")],
         ({"per": "tenant"}, '"model" or "provider"'),
+        *[({"store": url}, "URL of a Redis server") for url in (7, "", "host:6379", "redis://[::1", "redis://h:99999")],
     ],
 )
 def test_bad_input(settings, message):

@@ -94,6 +94,35 @@ def test_causes(status, when, falls_back):
     assert len(other.calls) == falls_back
 
 
+def of(model, *steps):
+    return ScriptedClient(*steps, model_name=model)
+
+
+@pytest.mark.parametrize(
+    ("models", "asked"),
+    [
+        (["openai/gpt-4o", "openai/gpt-4o-mini", "openai/gpt-4.1"], [1, 0, 1]),
+        (["openai/gpt-4.1", "openai/gpt-4o"], [1, 0]),
+        (["openai/gpt-4o", "openai/gpt-4.1", "anthropic/claude-sonnet-4-5"], [1, 1, 0]),  # larger than the first
+        (["openai/gpt-4o", "own/model", "openai/gpt-4.1"], [1, 1, 1]),  # nobody knows whether it is larger
+        (["openai/gpt-4.1", "own/model", "openai/gpt-4o"], [1, 1, 0]),
+        ([None, "openai/gpt-4o"], [1, 1]),
+        ([7, "openai/gpt-4o", ""], [1, 1, 1]),
+    ],
+)
+def test_a_prompt_that_is_too_long_goes_to_a_larger_model_only(models, asked):
+    errors = [LLMStatusError(str(model), 413) for model in models]
+    clients = [of(model, error) for model, error in zip(models, errors, strict=True)]
+    with pytest.raises(LLMStatusError) as caught:
+        ask(stack(clients[0], Fallback(clients[1:], when=("context_too_long",))))
+    assert [len(client.calls) for client in clients] == asked
+    assert caught.value is [error for error, count in zip(errors, asked, strict=True) if count][-1]
+
+
+def test_for_other_causes_a_smaller_model_will_do():
+    assert ask(stack(of("openai/gpt-4.1", DOWN), Fallback([of("openai/gpt-4o", "b")]))) == "b"
+
+
 def test_an_open_breaker_is_a_cause():
     async def broken(request, inner):
         if request.call.model == "openai/gpt-4o" and not request.call.inferences[1:]:
@@ -149,3 +178,17 @@ def test_what_is_recorded():
 def test_bad_input(to, when, error, message):
     with pytest.raises(error, match=message):
         Fallback(to, when=when)
+
+
+def test_a_target_that_is_a_stack_is_priced_once_also_where_its_meter_has_a_ledger():
+    """Which observes the record as well, and so does ours: each call is one row of each ledger."""
+    pytest.importorskip("sqlalchemy")
+    from overcoat.ledger import Ledger
+
+    book = Ledger()
+    metered = stack(second(Answer("b", 10, 5)), Meter(prices=prices, ledger=book))
+    with book, capture() as calls:
+        assert ask(stack(first(DOWN), Fallback([metered]), Meter(prices=prices, ledger=book))) == "b"
+        (row,) = book.costs()
+    assert calls.cost.billed == 45
+    assert (row.calls, row.billed) == (1, 45)

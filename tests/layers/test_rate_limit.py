@@ -7,6 +7,7 @@ import gc
 import threading
 import time
 from itertools import pairwise
+from typing import ClassVar
 
 import pytest
 from hypothesis import given
@@ -25,6 +26,7 @@ from overcoat import (
     capture,
     stack,
 )
+from overcoat.arithmetic.provider_quota import ProviderQuota
 from overcoat.errors import Kind, OvercoatError
 from overcoat.layers.rate_limit import RateLimit
 from overcoat.shared import forget
@@ -58,7 +60,7 @@ def limiter_of(client):
 def left(client):
     """What is under way and who waits, inside the limiter."""
     limiter = limiter_of(client)
-    return limiter._quota._running, limiter._quota._unsettled, len(limiter._queue)
+    return limiter._quota.running, limiter._quota.unsettled, len(limiter._queue)
 
 
 class TestRequests:
@@ -217,6 +219,7 @@ class TestTokens:
             (None, 0),
             ("é" * 15, 10),
             ([{"type": "text", "text": TEXT}, {"type": "image_url", "image_url": {"url": "data:" + "A" * 999}}], 10),
+            ([TEXT, None, 7], 10),  # what a client makes of that is its own business
         ],
     )
     def test_contents(self, content, tokens):
@@ -321,7 +324,9 @@ class TestLearning:
             await timed(call(client))
             return await asyncio.gather(timed(call(client)), timed(call(client)))
 
-        assert run(main()) == [("hi", 4), ("hi", 4)]
+        with capture() as calls:
+            assert run(main()) == [("hi", 4), ("hi", 4)]
+        assert [wait.source for each in calls for wait in each.inferences[0].waits] == ["server", "server"]
 
     def test_those_who_wait_already_wait_longer(self):
         client = stack(
@@ -355,6 +360,99 @@ class TestLearning:
             return await timed(call(client))
 
         assert run(main()) == ("hi", 0)
+
+
+class TestServersWord:
+    """What answers and refusals say is left of the provider's own limits."""
+
+    def headers(self, remaining, reset):
+        return {"x-ratelimit-remaining-requests": remaining, "x-ratelimit-reset-requests": reset}
+
+    def test_no_more_than_is_left_until_the_reset(self):
+        told = Answer("hi", rate_limit_headers=self.headers("2", "8s"))
+        client = stack(ScriptedClient(told, "hi"), RateLimit(concurrency=9, max_wait="1m"))
+
+        async def main():
+            await call(client)
+            return await asyncio.gather(*[timed(call(client)) for _ in range(4)])
+
+        with capture() as calls:
+            assert [when for _, when in run(main())] == [0, 0, 8, 8]
+        assert calls[0].attempts[0].quota == ProviderQuota(2, 8.0)
+        waits = [wait for each in calls for wait in each.inferences[0].waits]
+        assert [(wait.kind, wait.source, wait.asked) for wait in waits] == [("rate_limit", "server", 8)] * 2
+
+    def test_too_long_a_wait_is_refused_at_once(self):
+        told = Answer("hi", rate_limit_headers=self.headers("0", "30s"))
+        client = stack(ScriptedClient(told), RateLimit(concurrency=9, max_wait="5s"))
+
+        async def main():
+            await call(client)
+            return await timed(call(client))
+
+        error, when = run(main())
+        assert (type(error), error.retry_after, when) == (RateLimited, 30, 0)
+
+    def test_a_newer_answer_lets_those_who_wait_go_on(self):
+        """The provider refills while we wait, as OpenAI's does."""
+        slow = Answer("hi", delay=3, rate_limit_headers=self.headers("9", "1s"))
+        client = stack(
+            ScriptedClient(Answer("hi", rate_limit_headers=self.headers("1", "50s")), slow, "hi"),
+            RateLimit(concurrency=9, max_wait="1m"),
+        )
+
+        async def main():
+            await call(client)
+            return await asyncio.gather(*[timed(call(client)) for _ in range(3)])
+
+        assert [when for _, when in run(main())] == [3, 3, 3]
+
+    def test_a_failure_that_says_so_itself(self):
+        """As one of our own classes would not: whatever has a response with headers."""
+
+        class Response:
+            status_code = 500
+            headers: ClassVar[dict[str, str]] = {"X-RateLimit-Remaining-Tokens": "0", "X-RateLimit-Reset-Tokens": "6s"}
+
+        class Broken(Exception):
+            response = Response()
+
+        client = stack(ScriptedClient(Broken("down"), "hi"), RateLimit(concurrency=9, max_wait="1m"))
+
+        async def main():
+            await timed(call(client))
+            return await timed(call(client))
+
+        with capture() as calls:
+            assert run(main()) == ("hi", 6)
+        assert calls[0].attempts[0].failure.quota == ProviderQuota(tokens_remaining=0, tokens_reset=6.0)
+        assert calls[1].inferences[0].waits[0].source == "server"
+
+    @pytest.mark.parametrize(
+        "headers",
+        [
+            "x-ratelimit-remaining-requests: 0",
+            ["x-ratelimit-remaining-requests"],
+            {"x-ratelimit-remaining-requests": 0, "x-ratelimit-reset-requests": 9},
+            {1: "2", None: None},
+            7,
+        ],
+    )
+    def test_what_are_no_headers_say_nothing(self, headers):
+        client = stack(ScriptedClient(Answer("hi", rate_limit_headers=headers)), RateLimit(concurrency=9))
+
+        async def main():
+            return [await timed(call(client)) for _ in range(2)]
+
+        assert run(main()) == [("hi", 0)] * 2
+
+    def test_an_event_that_is_used_again_says_nothing_of_its_last_time(self):
+        event = LLMEvent([], "test")
+        event.rate_limit_headers = self.headers("0", "30s")
+        client = stack(ScriptedClient("hi"), RateLimit(concurrency=9))
+        with capture() as calls:
+            run(client.call([{"role": "user", "content": "q"}], None, event))
+        assert calls[0].attempts[0].quota is None
 
 
 class TestQueue:

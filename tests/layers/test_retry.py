@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from dataclasses import dataclass
 
 import pytest
 import tenacity
@@ -14,6 +15,7 @@ from overcoat import (
     Backoff,
     CircuitOpen,
     Deadline,
+    Hedge,
     LLMConnectionError,
     LLMError,
     LLMEvent,
@@ -111,6 +113,45 @@ def test_our_own_refusals_are_not_retried_and_not_annotated_when_nothing_was_sen
     with pytest.raises(CircuitOpen) as caught:
         ask(ScriptedClient("hi"), Retry(max_attempts=5), refuse)
     assert not hasattr(caught.value, "attempts")
+
+
+@dataclass(frozen=True)
+class Frozen(LLMStatusError):
+    """A failure whose attributes cannot be set, its notes included."""
+
+    status_code: int
+
+
+class Counting(LLMStatusError):
+    """A failure that has attempts of its own."""
+
+    @property
+    def attempts(self):
+        return "its own"
+
+
+@pytest.mark.parametrize("error", [Frozen(503), Counting("down", 503)])
+def test_an_error_that_takes_no_attributes_is_raised_all_the_same(error):
+    caught, _ = ask(ScriptedClient(error), Retry(max_attempts=2, backoff=Backoff(base=0)))
+    assert caught is error
+    assert caught.__notes__ == ["overcoat: gave up after 2 attempts (overloaded; no attempts left)"]
+    assert caught.attempts == "its own" if isinstance(error, Counting) else len(caught.attempts) == 2
+
+
+def test_notes_of_others_stay():
+    error = LLMStatusError("down", 400)
+    error.add_note("theirs")
+    ask(ScriptedClient(error), Retry())
+    assert error.__notes__[0] == "theirs"
+    assert len(error.__notes__) == 2
+
+
+def test_settings_that_went_through_a_pickle_draw_their_own_jitter():
+    """Else all workers that are handed the same settings would come back at the same moments."""
+    settings = Retry(max_attempts=4, budget=RetryBudget())
+    copies = [pickle.loads(pickle.dumps(settings)) for _ in range(2)]  # noqa: S301 - our own
+    assert copies == [settings, settings]
+    assert copies[0].random() != copies[1].random()
 
 
 def test_a_later_failure_that_cannot_pass_ends_it():
@@ -280,6 +321,14 @@ class TestBudget:
         for _ in range(8):
             ask(client, policy)
         assert len(client.calls) == 8 + 4
+
+    def test_a_hedge_deposits_nothing(self):
+        """It is one more of the same first attempt, or hedging would pay for retries where a provider is slow."""
+        policy = Retry(max_attempts=9, backoff=Backoff(base=0), budget=RetryBudget(ratio=1, min_per_second=0))
+        client = ScriptedClient(Answer("late", delay=99), *[LLMStatusError("down", 500)] * 9)
+        answer, _ = ask(client, Hedge(after=1, max_extra=3), policy)
+        assert answer == "late"
+        assert len(client.calls) == 1 + 3 + 1  # the first, its hedges, and the only retry that there is
 
     @pytest.mark.parametrize(
         ("one", "other", "same"),

@@ -37,6 +37,7 @@ def test_a_good_answer_passes():
         ("12", False, "the check raised ValueError. 12 is above 9"),
         ("many", False, "the check raised ValueError. invalid literal for int() with base 10: 'many'"),
         ("{", True, "it is no JSON. Expecting property name"),
+        ("[" * 100_000, True, "its JSON is nested too deeply."),
     ],
 )
 def test_the_model_is_told_what_was_wrong(bad, json_mode, complaint):
@@ -90,6 +91,16 @@ def test_rejected_answers_are_not_cached():
         with pytest.raises(AnswerRejected):
             run(stacked.call(CONVERSATION, None, LLMEvent([], "test")))
     assert run(stacked.call(CONVERSATION, None, LLMEvent([], "test"))) == "7"
+
+
+def test_an_async_check_is_refused_where_it_is_written():
+    """Its verdict would never be awaited, and every answer would pass."""
+
+    async def check(text):
+        small(text)
+
+    with pytest.raises(TypeError, match="expected a plain function, not an `async def`"):
+        Validate(check=check)
 
 
 def test_a_bug_in_the_check_is_the_caller_s_to_see():

@@ -1,9 +1,10 @@
 """Runs the server program of a real part for as long as a test needs it."""
 
+import os
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -23,8 +24,15 @@ def poll(look: Callable[[], T | None], *, seconds: float) -> T | None:
 
 
 @contextmanager
-def running(command: Sequence[str | Path], log: Path, *, ready: str, seconds: float = 30) -> Generator[str]:
-    """Run `command` with its output in the file `log`, and end it on leaving.
+def running(
+    command: Sequence[str | Path],
+    log: Path,
+    *,
+    ready: str,
+    seconds: float = 30,
+    environment: Mapping[str, str] | None = None,
+) -> Generator[str]:
+    """Run `command` with its output in the file `log`, and end it on leaving; *environment* is added to ours.
 
     Yields:
         What it had written when the text `ready` appeared: servers that choose their ports say there which.
@@ -33,7 +41,13 @@ def running(command: Sequence[str | Path], log: Path, *, ready: str, seconds: fl
         RuntimeError: it ended or was not ready within `seconds`; with all it wrote.
     """
     with log.open("wb") as output:
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **(environment or {})},
+        )
 
     def look() -> str | None:
         ended = process.poll() is not None  # asked before the log is read, so that its last words are in it

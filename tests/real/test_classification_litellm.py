@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from overcoat import classification
+from overcoat.arithmetic.provider_quota import ProviderQuota
 from overcoat.classification import Failure, Kind, classify
 from overcoat.testing import (
     Provider,
@@ -66,6 +67,7 @@ class Scenario:
     seconds: float = 30
     has_request_id: bool = True
     provider: str = "openai"
+    quota: ProviderQuota | None = None
 
     def failure(self, request_id: str | None) -> Failure:
         answered = self.status is not None and self.has_request_id
@@ -76,6 +78,7 @@ class Scenario:
             self.retry_after,
             request_id if answered else None,
             self.kind in RETRYABLE and not self.forbidden,
+            self.quota,
         )
 
     def __str__(self) -> str:
@@ -104,7 +107,15 @@ OF_OPENAI = [
     Scenario("429 seconds", rate_limited(7), "rate_limited", 429, "rate_limit_exceeded", 7),
     Scenario("429 ms", rate_limited(7, retry_after_ms=250), "rate_limited", 429, "rate_limit_exceeded", 0.25),
     Scenario("429 date", rate_limited(NOW + timedelta(seconds=30)), "rate_limited", 429, "rate_limit_exceeded", 30),
-    Scenario("429 reset", error(429, headers=SPENT), "rate_limited", 429, "rate_limit_exceeded", 360),
+    Scenario(
+        "429 reset",
+        error(429, headers=SPENT),
+        "rate_limited",
+        429,
+        "rate_limit_exceeded",
+        360,
+        quota=ProviderQuota(tokens_remaining=0, tokens_reset=360),
+    ),
     Scenario("429 no", error(429, headers=NEVER), "rate_limited", 429, "rate_limit_exceeded", forbidden=True),
     Scenario("quota", insufficient_quota(), "quota_exhausted", 429, "insufficient_quota"),
     Scenario("400", error(400, "invalid_value"), "bad_request", 400, "invalid_value"),
@@ -127,7 +138,15 @@ OF_OPENAI = [
 
 OF_ANTHROPIC = [
     Scenario("429", anthropic_error(429), "rate_limited", 429, "rate_limit_error"),
-    Scenario("429 reset", anthropic_error(429, None, ANTHROPIC_SPENT), "rate_limited", 429, "rate_limit_error", 5),
+    Scenario(
+        "429 reset",
+        anthropic_error(429, None, ANTHROPIC_SPENT),
+        "rate_limited",
+        429,
+        "rate_limit_error",
+        5,
+        quota=ProviderQuota(tokens_remaining=0, tokens_reset=5),
+    ),
     Scenario("429 ramp", anthropic_detail("ramp_limit_exceeded"), "rate_limited", 429, "ramp_limit_exceeded", 9),
     Scenario(
         "429 spend",

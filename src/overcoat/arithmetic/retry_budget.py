@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from threading import RLock
 
-from overcoat.arithmetic.window import Window
+from overcoat.arithmetic.window import Slices, Window
 
 
 class RetryBalance:
@@ -24,6 +24,23 @@ class RetryBalance:
         self._reserve = reserve
         self._window = Window(window)
         self._lock = RLock()  # reentrant, as a circuit's
+
+    def dump(self) -> Slices:
+        """Return what `load` makes an equal balance of."""
+        return self._window.dump()
+
+    @classmethod
+    def load(cls, ratio: float, reserve: float, window: float, slices: Slices) -> RetryBalance:
+        """Return a balance by these rules with what was written down."""
+        balance = cls(ratio, reserve, window)
+        balance._window = Window.load(window, slices)
+        return balance
+
+    def follow(self, ratio: float, reserve: float, window: float) -> None:
+        """Go by other rules from now on; what was deposited and withdrawn still counts."""
+        with self._lock:
+            self._ratio, self._reserve = ratio, reserve
+            self._window.stretch(window)
 
     def deposit(self, now: float) -> None:
         """Note a first attempt."""

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+Slices = list[tuple[float, float, int, int]]
+"""A window written down: of each slice, the oldest first, when it began, its last addition, and both sums."""
+
 SLICES = 100
 """Into how many parts a window is cut: how exact it is, and how much memory it takes at most."""
 
@@ -71,6 +74,30 @@ class Window:
             slice_.weight += weight
             self.count += count
             self.weight += weight
+
+    def dump(self) -> Slices:
+        """Return what `load` makes an equal window of."""
+        return [(each.begun, each.last, each.count, each.weight) for each in self.slices]
+
+    @classmethod
+    def load(cls, span: float, slices: Slices) -> Window:
+        """Return a window of *span* with what was written down."""
+        window = cls(span)
+        for begun, last, count, weight in slices:
+            window.slices.append(Slice(begun, last, count, weight))
+            window.count += count
+            window.weight += weight
+        if slices:
+            window._closes = slices[-1][0] + span / SLICES
+        return window
+
+    def begun_at(self, begun: float) -> Slice | None:
+        """Return the slice that began then, as only one ever did; None where it has left the window."""
+        return next((each for each in self.slices if each.begun == begun), None)
+
+    def stretch(self, span: float) -> None:
+        """Become a window of another *span*, in which what was added counts as well, where it is not forgotten yet."""
+        self._span = span
 
     def expire(self, now: float) -> None:
         """Let go what is due."""

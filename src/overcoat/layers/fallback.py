@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from overcoat.classification import Kind
-from overcoat.errors import BudgetExceeded, CircuitOpen, RateLimited, Refused
+from overcoat.errors import BudgetExceeded, BudgetUnchecked, CircuitOpen, RateLimited, Refused, UnknownPrice
 from overcoat.layer import Branch, BranchingLayer, Client, Handler, Layer, Reply, Request
 from overcoat.order import Place
 
 _ENDS = (Kind.REFUSED, Kind.CANCELLED, Kind.DEADLINE_EXCEEDED)
 CAUSES = (
     *(kind.value for kind in Kind if kind not in _ENDS),
-    *(refusal.cause for refusal in (CircuitOpen, RateLimited, BudgetExceeded)),
+    *(refusal.cause for refusal in (CircuitOpen, RateLimited, BudgetExceeded, BudgetUnchecked, UnknownPrice)),
 )
 """What a fallback can be for: the classes of failures, and refusals of our own."""
 
@@ -30,9 +31,10 @@ class Fallback(BranchingLayer):
 
     Attributes:
         to: Clients, such as `LiteLLMClient("anthropic/claude-sonnet-4-5")`.
-        when: The causes: classes of failures, "breaker_open", "limit_reached" and "budget_exceeded". Not among the
-            defaults are "context_too_long", for targets that take longer prompts, and "content_filtered" and
-            "bad_output", for those that judge otherwise.
+        when: The causes: classes of failures, and refusals of our own: "breaker_open", "limit_reached",
+            "budget_exceeded", "budget_unchecked" and "unknown_price". Not among the defaults are "context_too_long",
+            for which targets are passed over that are known to take no longer prompts, and "content_filtered" and
+            "bad_output", for targets that judge otherwise.
     """
 
     place: ClassVar[Place] = Place.FALLBACK
@@ -69,14 +71,31 @@ class _FallingBack:
         self._branches = branches
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:  # noqa: ARG002 - the first branch is `inner`
-        for branch in self._branches:
+        branch, *rest = self._branches
+        while True:
             try:
                 return await branch.handler(request)
             except Exception as error:
-                if branch is self._branches[-1] or _cause(request, error) not in self._when:
+                cause = _cause(request, error)
+                if cause == Kind.CONTEXT_TOO_LONG:
+                    rest = [each for each in rest if takes_more(each.model, branch.model)]
+                if not rest or cause not in self._when:
                     raise
+            branch, *rest = rest
             request = request.replace(role="fallback")
-        raise AssertionError("unreachable: the last branch returns or raises")
+
+
+def takes_more(model: object, than: object) -> bool:
+    """Say whether *model* may take a longer prompt than another: where both windows are known, its is the larger one.
+
+    They are known to the sources of prices (`overcoat.pricing.sources.DEFAULT`), the first of which takes half a second
+    to load. Both are names of models; of anything else nothing is known.
+    """
+    from overcoat.pricing.sources import DEFAULT, Chain  # noqa: PLC0415 - for the rare failure that asks
+
+    rates = [Chain(DEFAULT)(name, time.time()) if isinstance(name, str) else None for name in (model, than)]
+    own, other = (None if each is None else each.context_window for each in rates)
+    return own is None or other is None or own > other
 
 
 def _cause(request: Request, error: Exception) -> str:

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-import math
-from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass
-from threading import RLock
-from typing import Any, ClassVar, cast, get_args
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
 
 from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
-from overcoat.arithmetic.quota import Grant, Limits, Quota
+from overcoat.arithmetic.quota import Grant, Limits
 from overcoat.classification import Kind
 from overcoat.errors import RateLimited
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
+from overcoat.limiter import Limiter
 from overcoat.order import Place
 from overcoat.record import Attempt, Inference, Wait
-from overcoat.shared import Per, scope_of, shared
+from overcoat.shared import Per, check_store, remote_key, renew, scope_of, shared
+
+if TYPE_CHECKING:
+    from overcoat.stores.remote_limiter import RemoteLimiter
 
 _BYTES_PER_TOKEN = 3
 """Below what tokenizers reach on any language that they were made for (4 on English), so that estimates are high."""
@@ -36,10 +37,13 @@ class RateLimit(PlacedLayer):
     three bytes of text that it sends, and the `max_tokens` that its options allow; when it has ended, what it really
     used takes the estimate's place. Where the provider did not say, the estimate stays after an answer; after a
     timeout or a cancellation the part for what was sent stays; after any other failure nothing does, but the request.
-    A provider that limits us all the same, and says for how long, is left alone for that time, or for a *window* if
-    that is shorter.
+    A provider that limits us all the same, and says for how long, is left alone for that time; and one that says what
+    is left of its own limits (`x-ratelimit-*`, `anthropic-ratelimit-*`) is sent no more than that until they are whole
+    again. What it says can only tighten the limits, and for no longer than a *window*.
 
-    All stacks of a process with the same settings share the quota and the queue.
+    All stacks of a process with the same settings share the quota and the queue. With a *store*, all processes share
+    the quota, and first come is first served within each. A store that cannot be reached costs a call a quarter of a
+    second at most, and most calls nothing: each process then keeps the limits by itself, until it is back.
 
     Attributes:
         requests: At least 1; None is no limit.
@@ -48,6 +52,10 @@ class RateLimit(PlacedLayer):
         concurrency: At least 1; None is no limit.
         max_wait: Seconds, or text such as "5s"; 0 never waits.
         per: Whether each "model" has the quota, or all models of a "provider" share one.
+        name: All stacks of a process with the same name share the quota and the queue, with the limits that were
+            stacked last; None shares them by equal settings.
+        store: A Redis server, such as "redis://host:6379/0", where all processes with the same name, or the same
+            settings, share the quota; None keeps it in this process.
     """
 
     place: ClassVar[Place] = Place.RATE_LIMIT
@@ -60,6 +68,8 @@ class RateLimit(PlacedLayer):
     concurrency: int | None = None
     max_wait: Duration = 5.0
     per: Per = "provider"
+    name: str | None = None
+    store: str | None = field(default=None, repr=False)  # it may have a password in it
 
     def __post_init__(self) -> None:
         """Check the settings where they were written."""
@@ -72,6 +82,7 @@ class RateLimit(PlacedLayer):
         if self.per not in get_args(Per):
             raise ValueError(f'RateLimit(per={self.per!r}): expected "model" or "provider"')
         seconds(self.max_wait, "RateLimit(max_wait=...)", zero=True)
+        check_store(self.store, "RateLimit")
         self.limits()
 
     def limits(self) -> Limits:
@@ -82,23 +93,30 @@ class RateLimit(PlacedLayer):
     def bind(self, client: Client) -> _Limiting:
         """Return the function that keeps calls to *client* within the limits."""
         limits = self.limits()
-        limiter = shared(limits, scope_of(client, self.per), lambda: Limiter(limits))
-        return _Limiting(limiter, limits, seconds(self.max_wait, "RateLimit(max_wait=...)", zero=True))
+        scope = scope_of(client, self.per)
+        local = shared(limits, scope, lambda: Limiter(limits), self.name)
+        renew(local.follow, limits)
+        max_wait = seconds(self.max_wait, "RateLimit(max_wait=...)", zero=True)
+        if (url := self.store) is None:
+            return _Limiting(local, max_wait)
+        from overcoat.stores.remote_limiter import RemoteLimiter  # noqa: PLC0415 - redis, where it is asked for
+
+        key = remote_key("rate_limit", self.name or limits, scope)
+        remote = shared(limits, (scope, url), lambda: RemoteLimiter(url, key, limits, local), self.name)
+        renew(remote.follow, limits)
+        return _Limiting(remote, max_wait)
 
 
 class _Limiting:
-    def __init__(self, limiter: Limiter, limits: Limits, max_wait: float) -> None:
+    def __init__(self, limiter: Limiter | RemoteLimiter, max_wait: float) -> None:
         self.limiter = limiter
-        self._counts_tokens = limits.tokens is not None
-        self._window = limits.window
         self._max_wait = max_wait
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
         inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
-        clock = request.call.clock
-        sent, answer = _estimate(request) if self._counts_tokens else (0, 0)
-        limiter, now = self.limiter, clock()
-        grant = limiter.take(now, sent + answer) or await self._queue(request, inference, now, sent + answer)
+        limiter, now = self.limiter, request.call.clock()
+        sent, answer = _estimate(request) if limiter.counts_tokens else (0, 0)
+        grant = limiter.take(now, sent + answer) or await self._ask(request, inference, now, sent + answer)
         attempts = inference.attempts
         earlier = len(attempts) - (request.attempt is not None)  # it is, where an order "as given" has it outside
         try:
@@ -106,20 +124,24 @@ class _Limiting:
         finally:
             if len(attempts) > earlier:
                 attempt = attempts[-1]
+                if attempt.quota is not None or attempt.failure is not None:
+                    self._learn(grant, attempt)
                 limiter.settle(grant, _used(attempt, grant.tokens, sent))
-                if attempt.failure is not None and attempt.failure.kind is Kind.RATE_LIMITED:
-                    self._learn(attempt, attempt.failure.retry_after)
             else:
                 limiter.give_back(grant)
 
-    async def _queue(self, request: Request, inference: Inference, now: float, tokens: int) -> Grant:
+    async def _ask(self, request: Request, inference: Inference, now: float, tokens: int) -> Grant:
         limiter = self.limiter
-        ready = limiter.foreseen_at(now, tokens)
-        until = now + self._max_wait
+        answer = await limiter.ask(now, tokens)
+        if limiter.alone:
+            request.call.degraded += ("rate_limit",)
+        if isinstance(answer, Grant):
+            return answer
+        ready, until = answer.at, now + self._max_wait
         if ready > until or self._max_wait == 0 or (request.deadline is not None and ready >= request.deadline):
             raise RateLimited(ready - now if ready > now else None)
         asked = ready - now if ready > now else None  # else it is other calls that must end first
-        wait = Wait("rate_limit", "limiter", asked, len(inference.attempts) + 1, now)
+        wait = Wait("rate_limit", "server" if answer.told else "limiter", asked, len(inference.attempts) + 1, now)
         inference.waits.append(wait)
         loop = asyncio.get_running_loop()
         try:
@@ -127,110 +149,12 @@ class _Limiting:
         finally:
             wait.ended = loop.time()
 
-    def _learn(self, attempt: Attempt, retry_after: float | None) -> None:
-        if retry_after is not None:
-            # A limit such as these is over in a window at the latest; a header must not stop a process for days.
-            self.limiter.pause(cast("float", attempt.ended) + min(retry_after, self._window))
-
-
-class Limiter:
-    """A quota and the queue for it, for calls of any loop and thread.
-
-    The queue is one, in the order of arrival, whatever loops its callers run on. Nothing is handed over between them:
-    whoever is first takes from the quota by itself, and whoever leaves the queue, by whichever way, wakes the next. So
-    a cancellation can lose neither a slot nor a wakeup. A loop that is closed under its callers holds up nobody; one
-    that is stopped while it has the first one of the queue holds up those behind it, for their `max_wait` at most.
-
-    Args:
-        limits: What is kept.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._quota = Quota(limits)
-        self._queue: OrderedDict[_Waiter, None] = OrderedDict()  # a deque removes who gives up in linear time
-        # Reentrant, since the garbage collector finalizes coroutines in the middle of anything, and theirs may be a
-        # call that leaves the queue.
-        self._lock = RLock()
-
-    def take(self, now: float, tokens: int) -> Grant | None:
-        """Grant at once, where nobody waits; None where the quota does not allow it."""
-        with self._lock:
-            return None if self._queue else self._quota.take(now, tokens)
-
-    def foreseen_at(self, now: float, tokens: int) -> float:
-        """Return before when an attempt that comes now cannot be granted."""
-        with self._lock:
-            return self._quota.foreseen_at(now, len(self._queue), tokens)
-
-    async def queue(self, tokens: int, until: float, loop: asyncio.AbstractEventLoop) -> Grant:
-        """Wait for a grant, in turn.
-
-        Raises:
-            RateLimited: There was none *until* that moment.
-        """
-        waiter = _Waiter(loop)
-        with self._lock:
-            self._queue[waiter] = None
-        try:
-            while True:
-                now = loop.time()
-                with self._lock:
-                    first = next(iter(self._queue)) is waiter
-                    grant = self._quota.take(now, tokens) if first else None
-                    ready = self._quota.ready_at(now, tokens) if first else math.inf
-                if grant is not None:
-                    return grant
-                if now >= until:
-                    raise RateLimited
-                await waiter.sleep(min(ready if ready > now else math.inf, until))
-        finally:
-            with self._lock:
-                self._queue.pop(waiter, None)
-                self._wake()
-
-    def settle(self, grant: Grant, tokens: int) -> None:
-        """End an attempt that used so many *tokens*."""
-        with self._lock:
-            self._quota.settle(grant, tokens)
-            if self._queue:
-                self._wake()
-
-    def give_back(self, grant: Grant) -> None:
-        """End what sent nothing."""
-        with self._lock:
-            self._quota.give_back(grant)
-            self._wake()
-
-    def pause(self, until: float) -> None:
-        """Grant nothing before that moment; who waits for an earlier one will see."""
-        with self._lock:
-            self._quota.pause(until)
-
-    def _wake(self) -> None:
-        while self._queue:
-            first = next(iter(self._queue))
-            try:
-                first.loop.call_soon_threadsafe(first.woken.set)  # which comes after it has gone to sleep
-            except RuntimeError:  # the loop was closed, and nobody waits there any more
-                del self._queue[first]
-            else:
-                return
-
-
-class _Waiter:
-    __slots__ = ("loop", "woken")
-
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.loop = loop
-        self.woken = asyncio.Event()
-
-    async def sleep(self, until: float) -> None:
-        self.woken.clear()
-        timer = self.loop.call_at(until, self.woken.set)
-        try:
-            await self.woken.wait()
-        finally:
-            timer.cancel()
+    def _learn(self, grant: Grant, attempt: Attempt) -> None:
+        failure = attempt.failure
+        asked = failure.retry_after if failure is not None and failure.kind is Kind.RATE_LIMITED else None
+        said = attempt.quota or (failure.quota if failure is not None else None)
+        if asked is not None or said is not None:
+            self.limiter.learn(grant, cast("float", attempt.ended), asked=asked, said=said)
 
 
 def _estimate(request: Request) -> tuple[int, int]:
@@ -245,11 +169,13 @@ def _estimate(request: Request) -> tuple[int, int]:
     return size // _BYTES_PER_TOKEN, allowed if isinstance(allowed, int) and allowed > 0 else 0
 
 
-def _bytes(content: Any) -> int:
+def _bytes(content: object) -> int:
     if isinstance(content, str):
         return len(content) if content.isascii() else len(content.encode(errors="replace"))
-    if isinstance(content, list):  # of parts; an image's bytes say nothing about its tokens
-        return sum(_bytes(part.get("text")) for part in cast("list[dict[str, Any]]", content))
+    if isinstance(content, list):
+        return sum(map(_bytes, cast("list[object]", content)))
+    if isinstance(content, Mapping):  # a part; an image's bytes say nothing about its tokens
+        return _bytes(cast("Mapping[str, object]", content).get("text"))
     return 0
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 import tenacity
 
@@ -15,12 +14,16 @@ from overcoat.arithmetic.backoff import after_server, full_jitter
 from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
 from overcoat.arithmetic.retry_budget import RetryBalance
+from overcoat.chance import draw
 from overcoat.classification import Failure, Kind
 from overcoat.errors import Refused
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.order import Place
-from overcoat.record import Attempt, Inference, Wait, WaitSource
-from overcoat.shared import Per, scope_of, shared
+from overcoat.record import Inference, Wait, WaitSource
+from overcoat.shared import Per, check_store, remote_key, renew, scope_of, shared
+
+if TYPE_CHECKING:
+    from overcoat.stores.remote_balance import RemoteBalance
 
 _COUNTED = "; the first attempt counts"
 
@@ -103,12 +106,18 @@ class RetryBudget:
         min_per_second: Retries that are allowed without any, so that little traffic is retried as well; at least 0.
         window: Seconds, or text such as "10s"; what is not used within it expires.
         per: Whether each "model" has a budget, or all models of a "provider" share one.
+        name: All stacks of a process with the same name share a budget, with the settings that were stacked last; None
+            shares it by equal settings.
+        store: A Redis server, such as "redis://host:6379/0", where all processes with the same name, or the same
+            settings, share the budget; None keeps it in this process, as does a server that cannot be reached.
     """
 
     ratio: float = 0.2
     min_per_second: float = 1.0
     window: Duration = 10.0
     per: Per = "provider"
+    name: str | None = None
+    store: str | None = field(default=None, repr=False)  # it may have a password in it
 
     def __post_init__(self) -> None:
         """Check the settings where they were written."""
@@ -118,13 +127,25 @@ class RetryBudget:
                 raise ValueError(f"RetryBudget({name}={value!r}): expected a finite number of at least 0")
         if self.per not in get_args(Per):
             raise ValueError(f'RetryBudget(per={self.per!r}): expected "model" or "provider"')
+        check_store(self.store, "RetryBudget")
         seconds(self.window, "RetryBudget(window=...)")
 
-    def balance(self, client: Client) -> RetryBalance:
+    def balance(self, client: Client) -> RetryBalance | RemoteBalance:
         """Return the balance that *client* shares with all that have the same settings and the same scope."""
         window = seconds(self.window, "RetryBudget(window=...)")
         settings = (self.ratio, self.min_per_second * window, window)
-        return shared((RetryBalance, *settings), scope_of(client, self.per), lambda: RetryBalance(*settings))
+        scope = scope_of(client, self.per)
+        balance = shared((RetryBalance, *settings), scope, lambda: RetryBalance(*settings), self.name)
+        renew(balance.follow, *settings)
+        if (url := self.store) is None:
+            return balance
+        from overcoat.stores.remote_balance import BalanceRules, RemoteBalance  # noqa: PLC0415 - redis, if asked for
+
+        rules = BalanceRules(*settings)
+        key = remote_key("retry_budget", self.name or rules, scope)
+        remote = shared(rules, (scope, url), lambda: RemoteBalance(url, key, rules, balance), self.name)
+        renew(remote.follow, rules)
+        return remote
 
 
 _ON_ERROR: Mapping[str, OnError] = {
@@ -162,7 +183,7 @@ class Retry(PlacedLayer):
     server_delay: ServerDelay = field(default_factory=ServerDelay)
     errors: Mapping[str, OnError] = field(default_factory=dict[str, OnError], hash=False)
     budget: RetryBudget | None = None
-    random: Callable[[], float] = field(default=random.random, repr=False)
+    random: Callable[[], float] = field(default=draw, repr=False)
 
     def __post_init__(self) -> None:
         """Check the settings where they were written."""
@@ -184,12 +205,12 @@ class Retry(PlacedLayer):
 
 
 class _Retrying:
-    def __init__(self, policy: Retry, balance: RetryBalance | None) -> None:
+    def __init__(self, policy: Retry, balance: RetryBalance | RemoteBalance | None) -> None:
         self._policy = policy
         self._balance = balance
 
     async def __call__(self, request: Request, inner: Handler) -> Reply:
-        if self._balance is not None:
+        if self._balance is not None and request.role != "hedge":  # whose first attempt is one more of the same
             self._balance.deposit(cast("Inference", request.inference).started)  # as good as now, and known already
         # The first attempt runs bare, and tenacity is entered only on failure: it costs 80 times what this does.
         try:
@@ -203,7 +224,12 @@ class _Repetition:
     """The further attempts of one inference, whose first one *failed*."""
 
     def __init__(
-        self, policy: Retry, balance: RetryBalance | None, request: Request, inner: Handler, failed: Exception
+        self,
+        policy: Retry,
+        balance: RetryBalance | RemoteBalance | None,
+        request: Request,
+        inner: Handler,
+        failed: Exception,
     ) -> None:
         self._policy = policy
         self._balance = balance
@@ -214,10 +240,11 @@ class _Repetition:
         self._source: WaitSource = "policy"
         self._inference = cast("Inference", request.inference)  # the recorder of inferences is always outside
         self._gave_up: str | None = None
+        self._delay = 0.0
 
     async def run(self) -> Reply:
         retrying = tenacity.AsyncRetrying(
-            retry=self._may_retry, wait=self._wait, stop=self._stop, sleep=self._sleep, reraise=True
+            retry=self._may_retry, wait=lambda _: self._delay, sleep=self._sleep, reraise=True
         )
         try:
             return await retrying(self._attempt)
@@ -243,16 +270,15 @@ class _Repetition:
             raise
         raise self._last  # it says what is wrong with the provider; that we then refused is in the note
 
-    def _may_retry(self, state: tenacity.RetryCallState) -> bool:
+    async def _may_retry(self, state: tenacity.RetryCallState) -> bool:
+        # All is decided here, since of tenacity's hooks this is the first that may wait, as for a budget in a store.
         failure = self._failure(state)
         if failure is None or self._gave_up is not None:
             return False
         if not failure.retryable:
             self._gave_up = "non_retryable"
-        return failure.retryable
-
-    def _wait(self, state: tenacity.RetryCallState) -> float:
-        policy, failure = self._policy, cast("Failure", self._failure(state))
+            return False
+        policy = self._policy
         most, backoff = policy.on(failure.kind)
         delay = backoff.delay(state.attempt_number, random=policy.random())
         self._source = "policy"
@@ -260,10 +286,11 @@ class _Repetition:
             floored = policy.server_delay.floor(delay, failure.retry_after, random=policy.random())
             self._source = "server" if floored > delay else "policy"
             delay = floored
-        self._gave_up = self._reason(state.attempt_number, most, failure, delay)
-        return delay
+        self._delay = delay
+        self._gave_up = await self._reason(state.attempt_number, most, failure, delay)
+        return self._gave_up is None
 
-    def _reason(self, attempts: int, most: int, failure: Failure, delay: float) -> str | None:
+    async def _reason(self, attempts: int, most: int, failure: Failure, delay: float) -> str | None:
         policy, deadline = self._policy, self._request.deadline
         now = self._request.call.clock()
         if attempts >= most:
@@ -272,12 +299,16 @@ class _Repetition:
             return "server_delay"
         if deadline is not None and now + delay >= deadline:
             return "deadline"
-        if self._balance is not None and not self._balance.withdraw(now):
-            return "budget"
-        return None
+        return None if await self._affordable(now) else "budget"
 
-    def _stop(self, state: tenacity.RetryCallState) -> bool:  # noqa: ARG002 - tenacity asks for the wait first
-        return self._gave_up is not None
+    async def _affordable(self, now: float) -> bool:
+        balance = self._balance
+        if balance is None or isinstance(balance, RetryBalance):
+            return balance is None or balance.withdraw(now)
+        granted = await balance.withdraw(now)
+        if balance.alone:
+            self._request.call.degraded += ("retry",)
+        return granted
 
     async def _sleep(self, delay: float) -> None:
         clock = self._request.call.clock
@@ -302,12 +333,12 @@ class _Repetition:
         failure = self._request.call.classify(error)
         details = f", the server asked for {failure.retry_after:g} s" if failure.retry_after is not None else ""
         count = len(inference.attempts)
-        error.add_note(
+        note = (
             f"overcoat: gave up after {count} {'attempt' if count == 1 else 'attempts'}"
             f" ({failure.kind.value}; {_REASONS.get(reason, reason)}{details})"
         )
-        attempts: tuple[Attempt, ...] = tuple(inference.attempts)
-        error.attempts = attempts  # type: ignore[attr-defined]  # the contract: the caller's error, plus its history
+        # Not by `add_note` and `setattr`, which a frozen exception refuses: its own error would be lost for that.
+        vars(error).update(__notes__=[*getattr(error, "__notes__", ()), note], attempts=tuple(inference.attempts))
 
 
 _REASONS = {

@@ -49,7 +49,7 @@ class _TimingOut:
             return await inner(request)  # the deadline's own timer comes first, and a second one would race with it
         alarm = Alarm(loop, when)
         try:
-            return await inner(request)
+            return await inner(request.by(when))  # for the SDK's own timeout
         except asyncio.CancelledError as error:
             if not alarm.rang_alone():
                 raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -40,6 +41,8 @@ class Validate(PlacedLayer):
         """Check the settings where they were written."""
         if self.check is not None and not callable(self.check):  # pyright: ignore[reportUnnecessaryComparison]
             raise TypeError(f"Validate(check={self.check!r}): expected a function of the answer")
+        if inspect.iscoroutinefunction(self.check):  # it would judge nothing, and nobody would notice
+            raise TypeError(f"Validate(check={self.check!r}): expected a plain function, not an `async def`")
         check_count(self.max_reasks, "Validate.max_reasks", least=0)
 
     def bind(self, client: Client) -> _Validating:  # noqa: ARG002 - the same for all clients
@@ -71,6 +74,8 @@ class _Validating:
                 json.loads(reply.text)
             except ValueError as error:
                 return _Problem("it is no JSON", str(error))
+            except RecursionError:
+                return _Problem("its JSON is nested too deeply")
         if self._settings.check is not None:
             try:
                 self._settings.check(reply.text)

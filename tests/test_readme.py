@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from overcoat import Policy
+from overcoat.cli import main
 from overcoat.telemetry import names
 
 from .real.parts import need
@@ -26,16 +28,24 @@ def blocks(kind: str) -> list[str]:
     return [text for language, text in FENCES if language == kind]
 
 
-def test_the_code_runs(capsys, monkeypatch):
+def test_the_code_runs(capsys, monkeypatch, tmp_path):
     """In one namespace, top to bottom, as a reader would type it; and what it prints is what is said to be printed."""
-    monkeypatch.chdir(ROOT)
+    (tmp_path / "examples").symlink_to(ROOT / "examples")
+    monkeypatch.chdir(tmp_path)
     namespace: dict[str, object] = {}
     for block in blocks("python"):
         exec(compile(block, "README.md", "exec"), namespace)  # noqa: S102 - our own README
     printed = capsys.readouterr().out
     (promised,) = re.findall(r"^# (Cache stands .*) \.\.\.$", README, re.MULTILINE)
     assert promised in printed
-    assert "ok hit 0 0.00000360 0" in printed
+    assert "ok hit 0 0.0000036 0" in printed
+    assert re.findall(r"^# (tenant:.*)$", README, re.MULTILINE) == re.findall(r"^tenant:.*$", printed, re.MULTILINE)
+    ((command, table),) = re.findall(r"^\$ overcoat (costs .*)\n((?:[^`].+\n)+)", README, re.MULTILINE)
+    namespace["books"].layers[-1].observer(None).flush()
+    assert main(command.split()) == 0
+    assert [line.split() for line in capsys.readouterr().out.splitlines()] == [
+        line.split() for line in table.splitlines()
+    ]
 
 
 def test_the_policy_makes_sense(tmp_path):
@@ -46,8 +56,8 @@ def test_the_policy_makes_sense(tmp_path):
 
 
 def test_what_is_not_run_compiles():
-    (block,) = blocks("python no-run")
-    compile(block, "README.md", "exec")
+    for block in blocks("python no-run"):
+        compile(block, "README.md", "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 def test_the_transcript_is_the_demo_s(demo_output):

@@ -6,6 +6,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 from overcoat._version import __version__
 
@@ -41,6 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_check(commands.add_parser)
     _add_explain(commands.add_parser)
     _add_schema(commands.add_parser)
+    _add_costs(commands.add_parser)
+    _add_cache(commands.add_parser)
+    _add_dashboards(commands.add_parser)
     return parser
 
 
@@ -161,3 +165,129 @@ def _schema(_: argparse.Namespace) -> int:
     from overcoat.policy.commands import print_schema  # noqa: PLC0415
 
     return print_schema()
+
+
+def _add_costs(add: Callable[..., argparse.ArgumentParser]) -> None:
+    costs = add(
+        "costs",
+        help="sum up what calls cost",
+        description="Sum up the calls in a ledger, which Meter(ledger=...) writes: what providers bill, what the cache "
+        "saved, and the part of the bill that was wasted on attempts without an answer.",
+    )
+    costs.add_argument(
+        "ledger", metavar="LEDGER", nargs="?", help="its file or its URL (default: what OVERCOAT_LEDGER says)"
+    )
+    costs.add_argument(
+        "--by",
+        metavar="WHAT,...",
+        default="model",
+        help="model, provider, policy, day, hour, tag.NAME, client, service, outcome, cache, ... (default: model)",
+    )
+    costs.add_argument("--since", metavar="WHEN", help="a duration ago, such as 7d, or a date or time (UTC)")
+    costs.add_argument("--until", metavar="WHEN", help="likewise; that moment is not included")
+    costs.add_argument(
+        "--format",
+        choices=("table", "csv", "json", "focus"),
+        default="table",
+        help="csv and json have all digits; focus is CSV by FinOps' FOCUS 1.0, by day, model and --tags",
+    )
+    costs.add_argument(
+        "--tags",
+        metavar="NAME,...",
+        default="tenant,feature",
+        help="the tags in the rows of focus; one that differs with every call makes each a row (default: %(default)s)",
+    )
+    costs.add_argument("--plot", action="store_true", help="draw the bill over time under the table")
+    costs.set_defaults(run=_costs)
+
+
+def _costs(given: argparse.Namespace) -> int:
+    try:
+        from overcoat.ledger.commands import run_costs  # noqa: PLC0415
+    except ImportError as missing:  # SQLAlchemy, which is an extra; the message says how to get it
+        print(f"overcoat: {missing}", file=sys.stderr)
+        return FAILED
+    return run_costs(
+        given.ledger,
+        by=given.by,
+        since=given.since,
+        until=given.until,
+        format=given.format,
+        tags=given.tags,
+        plot=given.plot,
+        width=shutil.get_terminal_size().columns,
+    )
+
+
+def _add_cache(add: Callable[..., argparse.ArgumentParser]) -> None:
+    cache = add(
+        "cache",
+        help="look into a cache's store, and tidy it up",
+        description="Look into the store that a cache shares between processes, in a file (sqlite:///answers.db) or on "
+        "a server (redis://host:6379/0), and remove some of it.",
+    )
+    commands = cache.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    stats = commands.add_parser("stats", help="say how much lies there, by namespace")
+    stats.set_defaults(run=_cache("run_stats"))
+    ls = commands.add_parser("ls", help="list the newest entries")
+    ls.add_argument("--limit", type=int, default=50, metavar="N", help="how many (default: %(default)s)")
+    ls.set_defaults(run=_cache("run_ls", "limit"))
+    show = commands.add_parser("show", help="say what is known of an entry")
+    show.add_argument("key", metavar="KEY", help="its key; enough of the beginning, as ls shows it, will do")
+    show.add_argument("--content", action="store_true", help="print the answer too")
+    show.set_defaults(run=_cache("run_show", "key", "content"))
+    purge = commands.add_parser("purge", help="remove entries")
+    purge.add_argument("--older-than", metavar="TIME", help="only what was made longer ago, such as 7d")
+    purge.add_argument("--all", action="store_true", dest="everything", help="instead of a choice")
+    purge.set_defaults(run=_cache("run_purge", "older_than", "everything"))
+    for each in (stats, ls, show, purge):
+        each.add_argument("store", metavar="STORE_URL", help="sqlite:///FILE, redis://..., rediss://... or unix://...")
+        each.add_argument("--namespace", metavar="NAME", help="only of this one; by default of all")
+        each.add_argument("--format", choices=("table", "json"), default="table", help="json is for programs")
+
+
+def _cache(name: str, *arguments: str) -> Callable[[argparse.Namespace], int]:
+    def run(given: argparse.Namespace) -> int:
+        from overcoat.stores import commands  # noqa: PLC0415
+
+        chosen = {argument: getattr(given, argument) for argument in ("namespace", "format", *arguments)}
+        code: int = getattr(commands, name)(given.store, **chosen)
+        return code
+
+    return run
+
+
+def _add_dashboards(add: Callable[..., argparse.ArgumentParser]) -> None:
+    dashboards = add(
+        "dashboards",
+        help="write Grafana dashboards, Prometheus rules and Jaeger's menu",
+        description="Write the dashboards for Grafana (import them), the rules for Prometheus (rule_files), and a "
+        "configuration of Jaeger's UI, whose menu has the searches for failed, slow and expensive calls.",
+    )
+    export = dashboards.add_subparsers(title="commands", metavar="COMMAND", required=True).add_parser(
+        "export", help="into a folder"
+    )
+    export.add_argument("folder", metavar="DIR", help="made where there is none")
+    export.add_argument(
+        "--service",
+        metavar="NAME",
+        default="overcoat-demo",
+        help="the application's service.name (default: %(default)s)",
+    )
+    export.add_argument(
+        "--grafana", metavar="URL", default="http://localhost:3000", help="for links from Jaeger (default: %(default)s)"
+    )
+    export.set_defaults(run=_export_dashboards)
+
+
+def _export_dashboards(given: argparse.Namespace) -> int:
+    from overcoat.dashboards import export  # noqa: PLC0415
+
+    try:
+        written = export(Path(given.folder), service=given.service, grafana=given.grafana)
+    except OSError as error:
+        print(f"overcoat: {error}", file=sys.stderr)
+        return FAILED
+    for path in written:
+        print(path)
+    return OK

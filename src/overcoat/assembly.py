@@ -54,8 +54,10 @@ class Assembled:
 
 def assemble(client: Client, bound: Sequence[Bound], send: Send) -> Handler:
     """Return the handler of a whole call: *bound*, outermost first, around *client*, which *send* turns into one."""
-    # Trace's place is that of the call's record: what stands outside it is not a part of the call.
-    first = next((index for index, each in enumerate(bound) if _begins_the_call(each.layer)), 0)
+    # Trace's place is that of the call's record: what stands outside it is not a part of the call. Of our own layers
+    # none does, in whatever order they are given: they fill that record.
+    own = (index for index, each in enumerate(bound) if isinstance(each.layer, PlacedLayer))
+    first = next(own, 0) if any(_begins_the_call(each.layer) for each in bound) else 0
     observer = _one([each.observer for each in bound])
     handler = _inside(client, bound[first:], observer, [each.layer for each in bound], send)
     handler = around(record_calls(observer), handler)

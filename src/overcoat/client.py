@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from overcoat.assembly import Assembled, Bound, assemble
 from overcoat.attribution import current_captures, current_tags
 from overcoat.bounds import current_deadline
+from overcoat.errors import PolicyError
 from overcoat.event import check_event, sending, write
 from overcoat.layer import BranchingLayer, Client, Layer, PlacedLayer, Reply, Request
 from overcoat.order import check_order
@@ -42,6 +43,7 @@ def stack(
         TypeError: *client* has no `call`, or a layer is not one.
         ValueError: *order* is neither of the two.
         StackOrderError: overcoat's layers stand in a harmful order.
+        PolicyError: With `order="as given"`, one of overcoat's layers is to stand around a policy that is enforced.
     """
     if order not in ("canonical", "as given"):
         raise ValueError(f'stack(order={order!r}): expected "canonical" or "as given"')
@@ -84,6 +86,8 @@ class Stack(Assembled):
         inside: tuple[Bound, ...] = inner.bound if inner else ()
         if order == "canonical":
             check_order([*layers, *(bound.layer for bound in inside)])
+        elif inner is not None and inner.effective is not None and inner.effective.enforces:
+            _check_enforced(inner.effective, layers)
         self.bound = (*(_bound(layer, self.innermost, former) for layer in layers), *inside)
         self._handler = assemble(self.innermost, self.bound, sending)
 
@@ -175,6 +179,16 @@ def _check(client: Any, layers: Sequence[Any]) -> None:
             raise TypeError(
                 f"stack(): layer {index} is {layer!r}; expected one of overcoat's layers, such as Retry(), or an "
                 f"`async def (request, inner)`"
+            )
+
+
+def _check_enforced(policy: EffectivePolicy, layers: Sequence[Any]) -> None:
+    # In the canonical order nothing of ours can stand around a client that `wrap` made: its Trace is outermost.
+    for layer in layers:
+        if isinstance(layer, PlacedLayer):
+            raise PolicyError(
+                f"stack(): {layer!r} around a client of the policy {policy.name!r} could loosen what {policy.source} "
+                f"enforces; say it in wrap(), which checks that"
             )
 
 

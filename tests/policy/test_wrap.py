@@ -25,6 +25,7 @@ from overcoat import (
     Trace,
     Validate,
     capture,
+    stack,
 )
 from overcoat.layers.breaker import Breaker
 from overcoat.layers.rate_limit import RateLimit
@@ -303,3 +304,13 @@ def test_clients_of_litellm_by_default(write):
 def test_rejected_answers_of_the_files_own_count(write):
     with pytest.raises(AnswerRejected):
         ask(wrap(ScriptedClient(""), write("policies: {default: {validate: {max_reasks: 0}}}\n")))
+
+
+def test_what_is_enforced_is_not_loosened_from_outside(write):
+    """Fifty retries around a policy of two would be a hundred requests."""
+    enforced = "policies: {default: {retry: {max_attempts: 2}}}\nenforce: {max: {retry: {max_attempts: 2}}}\n"
+    client = wrap(ScriptedClient("never"), write(enforced))
+    with pytest.raises(PolicyError, match=r"Retry\(max_attempts=50\) around a client of the policy 'default'"):
+        stack(client, Retry(max_attempts=50), order="as given")
+    free = wrap(ScriptedClient(DOWN, DOWN, "at last"), write("policies: {default: {retry: {max_attempts: 2}}}\n"))
+    assert ask(stack(free, Retry(max_attempts=2), order="as given")) == "at last"

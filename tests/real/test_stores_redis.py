@@ -210,7 +210,7 @@ def test_a_server_that_says_nothing_costs_a_fifth_of_a_second_once(namespace, co
         results = await asyncio.gather(*calls)
         assert 0.15 < time.perf_counter() - began < 0.25 * MARGIN
         waited = [error for error, _ in results if "did not answer within 0.2 s" in str(error)]
-        assert 1 <= len(waited) <= 10
+        assert 1 <= len(waited) <= max(1, count // 20), "all others are told at once"
         _, seconds = await failing(store, namespace)
         assert seconds < 0.02 * MARGIN
 

@@ -120,6 +120,7 @@ def _described(stack: Stack) -> EffectivePolicy:
         source="code",
         digest=digest_of(settings),
         enabled=True,
+        enforces=False,
         settings=settings,
         tree=overrides.tree,
         for_code=overrides.for_code,

@@ -109,6 +109,7 @@ class EffectivePolicy:
         source: The file's absolute path: what it names is told apart by that from what others name so.
         digest: 12 hexadecimal digits of the values, the same wherever the same holds. It is on every call span.
         enabled: Whether layers do anything; see OVERCOAT_ENABLED.
+        enforces: Whether the file enforces anything.
         settings: The values, as the schema has them; durations are seconds.
         tree: The values that were given, with their places.
         for_code: Those that only code can give, by layer and field.
@@ -121,6 +122,7 @@ class EffectivePolicy:
     source: str
     digest: str
     enabled: bool
+    enforces: bool
     settings: Section = field(repr=False)  # a store's URL may have a password
     tree: Node = field(repr=False)
     for_code: Mapping[str, Mapping[str, Any]] = field(repr=False)

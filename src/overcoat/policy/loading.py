@@ -167,6 +167,7 @@ class Policy:
             source=os.path.abspath(self.path),  # noqa: PTH100 - resolving it would tell the versions of a symlink apart
             digest=digest_of(settings),
             enabled=self.enabled,
+            enforces=self.enforced is not None,
             settings=settings,
             tree=tree,
             for_code=given.for_code,

@@ -8,7 +8,7 @@ from threading import RLock
 
 from overcoat.stores.generations import Generations
 
-_OVERHEAD = 360
+_OVERHEAD = 410
 """Bytes that an entry costs beside its value: key, tuples, bytes object and its place in the table, on CPython 3.11."""
 
 

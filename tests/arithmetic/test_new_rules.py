@@ -37,7 +37,8 @@ def test_no_window_of_the_present_limits_is_exceeded(first, steps):
         elif (grant := quota.take(now, step)) is not None:
             running.append(grant)
             granted.append((now, grant.tokens))
-            inside = [tokens for at, tokens in granted if at > max(now - limits.window, since)]
+            # A hair is left to the rounding of times that are sums of pauses.
+            inside = [tokens for at, tokens in granted if at > max(now - limits.window, since) + 1e-9]
             assert limits.requests is None or len(inside) <= limits.requests
             assert limits.tokens is None or sum(inside) <= limits.tokens
             assert limits.concurrency is None or len(running) <= limits.concurrency

@@ -6,7 +6,7 @@ import gc
 import math
 import weakref
 from dataclasses import dataclass, fields, make_dataclass
-from types import MappingProxyType
+from types import MappingProxyType, SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from overcoat import NOT_GIVEN, LiteLLMOptions, LLMOptions
-from overcoat.options import TRANSPORT, Uncacheable, given_options
+from overcoat.options import TRANSPORT, Uncacheable, given_options, option
 
 values = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.lists(st.text())
 
@@ -120,3 +120,8 @@ def test_classes_made_at_run_time_are_not_kept():
     del kind
     gc.collect()
     assert sum(each() is not None for each in made) < 100
+
+
+@pytest.mark.parametrize("options", [{"max_tokens": 7}, SimpleNamespace(max_tokens=7), LiteLLMOptions(max_tokens=7)])
+def test_one_option_is_read_from_whatever_holds_it(options):
+    assert (option(options, "max_tokens"), option(options, "unheard_of")) == (7, None)

@@ -29,6 +29,11 @@ class Usage:
     audio_input_tokens: int | None = None
     audio_output_tokens: int | None = None
 
+    @property
+    def tokens(self) -> int | None:
+        """All of them: the total that was reported, else what is known of both sides together."""
+        return _plus(self.input_tokens, self.output_tokens) if self.total_tokens is None else self.total_tokens
+
     def __add__(self, other: Usage) -> Usage:
         """Sum field by field; a field that neither side knows stays None."""
         return Usage(

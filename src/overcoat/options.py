@@ -46,6 +46,13 @@ def given_options(options: Any) -> dict[str, Any]:
     return given
 
 
+def option(options: Any, name: str) -> Any:
+    """Return one of the options, or None; to list all of them takes several times as long."""
+    if isinstance(options, Mapping):
+        return cast("Mapping[str, Any]", options).get(name)
+    return getattr(options, name, None)
+
+
 _absent: set[Any] = {type(None)}
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any
 
 from overcoat.layer import Reply, Request
+from overcoat.options import option
 from overcoat.record import RefusedReason
 
 logger = logging.getLogger("overcoat")
@@ -50,10 +51,7 @@ def reason_to_refuse(reply: Reply, request: Request, accept: Callable[[str], obj
 
 def _at_limit(options: Any, output_tokens: int) -> bool:
     # For clients that do not say why the model stopped, such as db-ally's own.
-    if isinstance(options, Mapping):
-        limits = [cast("Mapping[str, Any]", options).get(name) for name in _LIMITS]
-    else:
-        limits = [getattr(options, name, None) for name in _LIMITS]
+    limits = [option(options, name) for name in _LIMITS]
     return any(type(limit) is int and output_tokens >= limit for limit in limits)
 
 

@@ -502,7 +502,7 @@ def _spent(part: _Part, attempts: Sequence[Attempt], estimate: Estimate, rates: 
     dollars, tokens, guesses, guessed = ZERO, 0, 0, False
     in_dollars = part.rule.unit == "usd"
     for attempt in attempts:
-        used = _cost(attempt, rates) if in_dollars else _total(attempt.usage)
+        used = _cost(attempt, rates) if in_dollars else attempt.usage.tokens if attempt.usage else None
         if isinstance(used, Decimal):
             dollars = EXACT.add(dollars, used)
         elif used is not None:
@@ -520,14 +520,6 @@ def _cost(attempt: Attempt, rates: Rates | None) -> Decimal | None:
     if attempt.cost is not None or attempt.usage is None or rates is None:
         return attempt.cost
     return rates.cost(attempt.usage, attempt.service_tier)  # in a stack without a Meter
-
-
-def _total(usage: Usage | None) -> int | None:
-    if usage is None or (usage.total_tokens is None and usage.input_tokens is None and usage.output_tokens is None):
-        return None
-    return (
-        usage.total_tokens if usage.total_tokens is not None else (usage.input_tokens or 0) + (usage.output_tokens or 0)
-    )
 
 
 def _read(estimate: Estimate, rates: Rates | None, *, in_dollars: bool) -> int:

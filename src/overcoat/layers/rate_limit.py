@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, cast, get_args
+from typing import TYPE_CHECKING, ClassVar, cast, get_args
 
 from overcoat.arithmetic.counts import check_count
 from overcoat.arithmetic.durations import Duration, seconds
@@ -14,6 +14,7 @@ from overcoat.classification import Kind
 from overcoat.errors import RateLimited
 from overcoat.layer import Client, Handler, PlacedLayer, Reply, Request
 from overcoat.limiter import Limiter
+from overcoat.options import option
 from overcoat.order import Place
 from overcoat.record import Attempt, Inference, Wait
 from overcoat.shared import Per, check_store, remote_key, renew, scope_of, shared
@@ -162,10 +163,7 @@ def _estimate(request: Request) -> tuple[int, int]:
     size = 0
     for message in request.conversation:
         size += _bytes(message["content"])
-    options = request.options
-    allowed = getattr(options, "max_tokens", None)
-    if allowed is None and isinstance(options, Mapping):
-        allowed = cast("Mapping[str, Any]", options).get("max_tokens")
+    allowed = option(request.options, "max_tokens")
     return size // _BYTES_PER_TOKEN, allowed if isinstance(allowed, int) and allowed > 0 else 0
 
 
@@ -181,10 +179,8 @@ def _bytes(content: object) -> int:
 
 def _used(attempt: Attempt, taken: int, sent: int) -> int:
     """Return the tokens that an attempt which has ended counts for, where so many were *taken* for it beforehand."""
-    usage = attempt.usage
-    if usage is not None:
-        total = usage.total_tokens
-        return total if total is not None else (usage.input_tokens or 0) + (usage.output_tokens or 0)
+    if attempt.usage is not None:
+        return attempt.usage.tokens or 0
     if attempt.failure is None:
         return taken
     return sent if attempt.failure.kind in _WORKED else 0
